@@ -1,0 +1,1 @@
+from primer.errors import PrimerError

@@ -1,0 +1,133 @@
+"""The document: one Arrow schema for every source, its identity, and Parquet input and output.
+
+A corpus folder holds `train.parquet` and `held_out.parquet`; `datasets.load_dataset("parquet", ...)` reads both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from primer.errors import PrimerError
+
+PROVENANCE = pa.struct(
+    [
+        ("prompt_index", pa.int64()),
+        ("prompt", pa.string()),
+        ("topic_id", pa.string()),
+        ("topic", pa.string()),
+        ("field", pa.string()),
+        ("form", pa.string()),
+        ("audience", pa.string()),
+        ("level", pa.string()),
+        ("snippet_id", pa.string()),
+        ("teacher", pa.string()),
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("max_tokens", pa.int64()),
+        ("seed", pa.int64()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("hash", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("title", pa.string()),
+        pa.field("origin", pa.string()),
+        pa.field("licence", pa.string()),
+        pa.field("provenance", PROVENANCE),
+    ]
+)
+
+SPLITS = ("train", "held_out")
+
+
+class Document(TypedDict):
+    """One row.
+
+    `group` is what must not be divided between training and held-out text: the topic of a synthetic
+    document, the article of a web document, the file of a piece of code. `provenance` is null for text
+    that no teacher wrote.
+    """
+
+    id: str
+    text: str
+    source: str
+    hash: str
+    group: str
+    title: NotRequired[str | None]
+    origin: NotRequired[str | None]
+    licence: NotRequired[str | None]
+    provenance: NotRequired[dict[str, Any] | None]
+
+
+def text_hash(text: str) -> str:
+    """Identity of a text for exact deduplication: Unicode NFKC, lower case, white space folded; 128 bits, hex."""
+    folded = " ".join(unicodedata.normalize("NFKC", text).lower().split())
+    return hashlib.sha256(folded.encode()).hexdigest()[:32]
+
+
+def is_held_out(group: str, share: float, seed: int) -> bool:
+    """Whether a group belongs to the held-out split: a pure function of the group, at the given share."""
+    digest = hashlib.sha256(f"{seed}\0{group}".encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
+
+
+def write_corpus(folder: Path, documents: Iterable[Document], held_out_share: float, seed: int) -> dict[str, int]:
+    """Divide documents into the two splits and write a corpus folder.
+
+    Returns:
+        Number of documents and of characters by split: `{"train_documents": ..., "train_characters": ..., ...}`.
+
+    Raises:
+        PrimerError: If either split would be empty.
+    """
+    splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
+    for document in documents:
+        held_out = is_held_out(document["group"], held_out_share, seed)
+        splits["held_out" if held_out else "train"].append(document)
+    counts: dict[str, int] = {}
+    for split, rows in splits.items():
+        if not rows:
+            raise PrimerError(
+                f"{folder.name}: the {split} split would be empty ({sum(map(len, splits.values()))} documents in all).",
+                "Take more text (synth.tokens, web.characters, code.characters) or change corpus.held_out_share.",
+            )
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / f"{split}.parquet", compression="zstd")
+        counts[f"{split}_documents"] = len(rows)
+        counts[f"{split}_characters"] = sum(len(row["text"]) for row in rows)
+    return counts
+
+
+def read_documents(folder: Path, split: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of one split of a corpus folder.
+
+    Raises:
+        PrimerError: If the file is missing or no Parquet.
+    """
+    path = folder / f"{split}.parquet"
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024, columns=columns):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PrimerError(f"{path} cannot be read: {error}", "Run `primer synth` to make it again.") from None
+
+
+def corpus_hashes(folders: Iterable[Path]) -> set[str]:
+    """Hashes of every document in some corpora, for exact deduplication across sources."""
+    return {row["hash"] for folder in folders for split in SPLITS for row in read_documents(folder, split, ["hash"])}

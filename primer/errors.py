@@ -1,0 +1,41 @@
+"""Errors meant for people: what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+from types import ModuleType
+
+
+class PrimerError(Exception):
+    """An expected failure, shown without a traceback.
+
+    Args:
+        problem: What was wrong and where (file, line, key, value).
+        remedy: What the reader can do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}\n{remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+def disk_full(error: OSError) -> bool:
+    """Whether an operating-system error means that no more can be written."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def require(module: str, *, install: str, purpose: str) -> ModuleType:
+    """Import an optional dependency where it is used.
+
+    Raises:
+        PrimerError: If it is not installed; the message names what installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise PrimerError(
+            f"{purpose} needs the Python package {module!r}, which could not be imported ({error}).",
+            f"Install it with: {install}",
+        ) from error

@@ -1,0 +1,74 @@
+"""What makes a stage run again: which recipe fields enter its fingerprint, and which never do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from primer.recipe import Recipe
+
+# The one place that says which fields each room's result depends on. A test holds every field of the recipe
+# to be either here or in NEVER.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "corpus/web": ("seed", "web", "corpus"),
+    "corpus/code": ("seed", "code", "corpus"),
+    "corpus/synthetic": ("seed", "topics", "prompts", "synth", "corpus"),
+    "tokens": ("seed", "tokenizer"),
+    "train": ("seed", "model", "train"),
+    "eval": ("seed", "eval"),
+    "report": ("name", "description", "seed", "variants", "eval"),
+}
+
+# Where and how fast, not what: changing these never repeats work.
+NEVER: frozenset[str] = frozenset(
+    {
+        "synth.concurrency",
+        "synth.timeout",
+        "synth.teacher.threads",
+        "synth.teacher.startup_seconds",
+        "synth.teacher.api_key_env",
+        "synth.teacher.price_input",
+        "synth.teacher.price_output",
+        "train.device",
+        "train.threads",
+        "train.compile",
+        "train.checkpoint_seconds",
+        "train.micro_batch",
+        "eval.data",  # the hashes of the files in it enter instead
+    }
+)
+
+
+def stage_settings(recipe: Recipe, room: str) -> dict[str, Any]:
+    """The part of a recipe that the result of a room depends on, as plain JSON values."""
+    data = recipe.model_dump(mode="json")
+    return {key: _without_never(data[key], key) for key in FIELDS[room]}
+
+
+def fingerprint(value: Any) -> str:
+    """Hex SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ between two trees of plain values."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted(set(old) | set(new))
+        return [k for key in keys for k in changed_keys(old.get(key), new.get(key), f"{prefix}{key}.")]
+    return [] if old == new else [prefix.rstrip(".")]
+
+
+def _without_never(value: Any, key: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _without_never(v, f"{key}.{k}") for k, v in value.items() if f"{key}.{k}" not in NEVER}

@@ -1,0 +1,310 @@
+"""The recipe: one strict, documented schema for a whole experiment.
+
+Every field carries its description, default and unit; `primer recipe --fields` prints them. Loading,
+inheritance and overrides are in :mod:`primer.recipe_file`; which fields make a stage run again is in
+:mod:`primer.fingerprint`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SourceName = Literal["synthetic", "web", "code"]
+SOURCES: tuple[SourceName, ...] = ("synthetic", "web", "code")
+
+# codegen-mono's vocabulary: GPT-2's 50,257 tokens and 38 whitespace runs, padded to a multiple of 1,024.
+CODEGEN_VOCABULARY_SIZE = 51_200
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+
+
+class Section(BaseModel):
+    """Base of every recipe section: unknown keys and wrong types are errors, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Topics(Section):
+    """Which of the topic seeds the experiment draws from."""
+
+    fields: list[str] = Field([], description="Fields to draw topics from, by file name; empty means all of them.")
+
+
+class Prompts(Section):
+    """How a topic becomes a prompt. Weights are relative; an empty table means all, equally."""
+
+    forms: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight of each form (template).")
+    audiences: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight of each audience.")
+    snippet_share: Share = Field(0.5, description="Share of prompts that carry a passage of web text.")
+    snippet_words: int = Field(60, ge=10, le=400, description="Longest web passage in a prompt, in words.")
+
+
+class EmbeddedTeacher(Section):
+    """llama.cpp inside this machine: no key, no GPU, no download beyond the Python packages."""
+
+    kind: Literal["embedded"] = "embedded"
+    model: str = Field("smollm2-135m-instruct", description="The packaged model, or the path of a .gguf file.")
+    threads: int | None = Field(None, ge=1, description="Threads; null means every core.")
+    context: int = Field(1024, ge=256, description="Context window of one request, in tokens.")
+
+
+class EndpointTeacher(Section):
+    """Any OpenAI-compatible endpoint: OpenAI itself, a vLLM or llama.cpp server, others."""
+
+    kind: Literal["openai"]
+    base_url: str = Field("https://api.openai.com/v1", description="Address of the API, including /v1.")
+    model: str = Field(description="Model name as the endpoint knows it.")
+    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key (never the key).")
+    price_input: float | None = Field(None, ge=0, description="US dollars per million prompt tokens, for the cost.")
+    price_output: float | None = Field(None, ge=0, description="US dollars per million completion tokens.")
+
+
+class VllmTeacher(Section):
+    """A vLLM server that Primer starts on this machine's GPU and stops again."""
+
+    kind: Literal["vllm"]
+    model: str = Field(description="Hub name or local directory of the model to serve.")
+    arguments: list[str] = Field([], description="Further arguments of `vllm serve`.")
+    startup_seconds: int = Field(900, ge=10, description="How long the server may take to answer, in seconds.")
+
+
+Teacher = Annotated[EmbeddedTeacher | EndpointTeacher | VllmTeacher, Field(discriminator="kind")]
+
+
+class Sampling(Section):
+    """How the teacher samples."""
+
+    temperature: float = Field(0.8, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(600, ge=16, description="Longest reply, in the teacher's tokens.")
+    frequency_penalty: float = Field(0.0, ge=-2, le=2, description="Lowers the logit of a token by its count so far.")
+    presence_penalty: float = Field(0.0, ge=-2, le=2, description="Lowers the logit of a token already used.")
+
+
+class Accept(Section):
+    """What a reply must be to enter the corpus."""
+
+    min_words: int = Field(40, ge=1, description="Shortest document, in words.")
+    truncated: Literal["trim", "reject"] = Field(
+        "trim", description="A reply cut at max_tokens: keep it up to its last whole sentence, or reject it."
+    )
+    max_repetition: Share = Field(
+        0.2, description="Largest share of a document's characters inside repeated 5-word sequences."
+    )
+    near_duplicate: Share = Field(
+        0.7, description="Reject a document whose estimated Jaccard similarity to an accepted one exceeds this."
+    )
+
+
+class Synth(Section):
+    """Generation of the synthetic corpus."""
+
+    tokens: int = Field(50_000, ge=1, description="Accepted tokens to collect, in the teacher's tokens.")
+    teacher: Teacher = Field(default_factory=EmbeddedTeacher)
+    sampling: Sampling = Field(default_factory=Sampling)
+    accept: Accept = Field(default_factory=Accept)
+    concurrency: int = Field(16, ge=1, le=4096, description="Requests in flight.")
+    timeout: float = Field(300.0, gt=0, description="Longest wait for one reply, in seconds.")
+
+
+class WebSample(Section):
+    """The Wikipedia articles that ship with the gensim package: the demo's stand-in for web text."""
+
+    kind: Literal["wikipedia_sample"]
+
+
+class PythonLibrary(Section):
+    """The source files of the running Python's standard library."""
+
+    kind: Literal["python_library"]
+
+
+class HubDataset(Section):
+    """A data set on the Hugging Face hub, streamed."""
+
+    kind: Literal["dataset"]
+    path: str = Field(description="Repository, such as HuggingFaceFW/fineweb.")
+    name: str | None = Field(None, description="Configuration of the data set.")
+    split: str = Field("train")
+    text_column: str = Field("text")
+
+
+class LocalFiles(Section):
+    """Parquet, JSON Lines or plain-text files on this machine."""
+
+    kind: Literal["files"]
+    paths: list[str] = Field(min_length=1, description="Files or glob patterns (.parquet, .jsonl, .txt, .py, .md).")
+    text_column: str = Field("text", description="Column of the text in Parquet and JSON Lines files.")
+
+
+class Web(Section):
+    """The web corpus: one arm of the comparison, and the passages inside prompts."""
+
+    source: Annotated[WebSample | HubDataset | LocalFiles, Field(discriminator="kind")] = Field(
+        default_factory=lambda: WebSample(kind="wikipedia_sample")
+    )
+    characters: int = Field(3_000_000, ge=1, description="Largest amount of text to take, in characters.")
+    min_words: int = Field(40, ge=1, description="Shortest document, in words.")
+
+
+class Code(Section):
+    """The code corpus, shared by every variant."""
+
+    source: Annotated[PythonLibrary | HubDataset | LocalFiles, Field(discriminator="kind")] = Field(
+        default_factory=lambda: PythonLibrary(kind="python_library")
+    )
+    characters: int = Field(1_500_000, ge=1, description="Largest amount of code to take, in characters.")
+
+
+class Corpus(Section):
+    """What holds for every source."""
+
+    held_out_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="Share of topics, articles or files held out of training, for the held-out loss."
+    )
+
+
+class Tokenizer(Section):
+    """codegen-mono's vocabulary, as phi-1.5 used, or one trained on this experiment's corpus."""
+
+    kind: Literal["codegen", "trained"] = "codegen"
+    vocabulary_size: int = Field(
+        CODEGEN_VOCABULARY_SIZE, ge=300, le=500_000, description="Tokens, padding included (codegen: 51,200)."
+    )
+
+    @model_validator(mode="after")
+    def _codegen_size(self) -> Self:
+        if self.kind == "codegen" and self.vocabulary_size != CODEGEN_VOCABULARY_SIZE:
+            raise ValueError(
+                f"vocabulary_size is {self.vocabulary_size}, but the codegen vocabulary has {CODEGEN_VOCABULARY_SIZE}"
+            )
+        return self
+
+
+class Model(Section):
+    """A phi-1.5-shaped decoder (arXiv 2309.05463, section 2.1); the defaults are the paper's."""
+
+    layers: int = Field(24, ge=1)
+    heads: int = Field(32, ge=1)
+    head_dimension: int = Field(64, ge=2)
+    rotary_dimension: int = Field(32, ge=2, description="Leading dimensions of each head that are rotated.")
+    feed_forward: int | None = Field(None, ge=1, description="Width of the MLP; null means 4 x the model's width.")
+    context: int = Field(2048, ge=8, description="Sequence length, in tokens.")
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.heads * self.head_dimension
+
+    @property
+    def feed_forward_width(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return self.feed_forward or 4 * self.width
+
+    @model_validator(mode="after")
+    def _rotary_fits(self) -> Self:
+        if self.rotary_dimension % 2 or self.rotary_dimension > self.head_dimension:
+            raise ValueError(
+                f"rotary_dimension is {self.rotary_dimension}; expected an even number of at most "
+                f"head_dimension ({self.head_dimension})"
+            )
+        return self
+
+
+class Train(Section):
+    """The optimiser and the budget; the defaults are phi-1.5's (arXiv 2309.05463, section 2.3)."""
+
+    tokens: int = Field(150_000_000_000, ge=1, description="Training tokens of each variant.")
+    batch_tokens: int = Field(2048 * 2048, ge=1, description="Tokens per optimiser step.")
+    micro_batch: int | None = Field(None, ge=1, description="Sequences per forward pass; null means find what fits.")
+    learning_rate: float = Field(2e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = Field("constant", description="After the warm-up.")
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    epsilon: float = Field(1e-7, gt=0)
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled; on matrices only, not on biases and norms.")
+    gradient_clip: float | None = Field(None, gt=0, description="Largest gradient norm; null means no clipping.")
+    max_epochs: float = Field(4.0, gt=0, description="How often a source may be repeated before it is an error.")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="auto: fp16 on a GPU, else fp32.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads; null means every core.")
+    compile: bool = Field(False, description="Compile the model (worth it on a GPU; the first step takes minutes).")
+    checkpoint_seconds: float = Field(300.0, gt=0, description="Seconds between checkpoints.")
+
+
+class Variant(Section):
+    """One model of the comparison: a name and a mixture by token share."""
+
+    name: Name
+    mixture: dict[SourceName, Share] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        total = sum(self.mixture.values())
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"the shares of variant {self.name!r} add up to {total:g}; expected 1")
+        return self
+
+
+def _phi_variants() -> list[Variant]:
+    # arXiv 2309.05463, section 2.4: phi-1.5, phi-1.5-web-only and phi-1.5-web, each with 20% code.
+    return [
+        Variant(name="synthetic", mixture={"synthetic": 0.8, "code": 0.2}),
+        Variant(name="web", mixture={"web": 0.8, "code": 0.2}),
+        Variant(name="mixed", mixture={"web": 0.4, "synthetic": 0.4, "code": 0.2}),
+    ]
+
+
+class Eval(Section):
+    """What the models are asked."""
+
+    suites: list[str] = Field([], description="Suites to run; empty means every suite whose data is present.")
+    data: str | None = Field(
+        None, description="Folder of benchmark data, one folder a suite; null means $PRIMER_EVAL_DATA, if set."
+    )
+    limit: int | None = Field(None, ge=1, description="Largest number of rows of a suite; null means all.")
+    bootstrap_samples: int = Field(2000, ge=100, description="Resamples behind every interval.")
+
+
+class Recipe(Section):
+    """A whole experiment: corpora, models, evaluation."""
+
+    name: Name = Field(description="Name of the experiment, and of its run folder below runs/.")
+    description: str = Field("", description="One or two sentences for the report.")
+    seed: int = Field(0, ge=0, description="Seed of everything that is random.")
+    topics: Topics = Field(default_factory=Topics)
+    prompts: Prompts = Field(default_factory=Prompts)
+    synth: Synth = Field(default_factory=Synth)
+    web: Web = Field(default_factory=Web)
+    code: Code = Field(default_factory=Code)
+    corpus: Corpus = Field(default_factory=Corpus)
+    tokenizer: Tokenizer = Field(default_factory=Tokenizer)
+    model: Model = Field(default_factory=Model)
+    train: Train = Field(default_factory=Train)
+    variants: list[Variant] = Field(default_factory=_phi_variants, min_length=1)
+    eval: Eval = Field(default_factory=Eval)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError(f"variants have the names {names}; expected each once")
+        if self.train.batch_tokens % self.model.context:
+            raise ValueError(
+                f"train.batch_tokens is {self.train.batch_tokens}; expected a multiple of model.context "
+                f"({self.model.context})"
+            )
+        if self.train.tokens < self.train.batch_tokens:
+            raise ValueError(
+                f"train.tokens is {self.train.tokens}; expected at least one batch "
+                f"(train.batch_tokens is {self.train.batch_tokens})"
+            )
+        return self
+
+    def used_sources(self) -> list[SourceName]:
+        """The sources that some variant trains on, in the order of `SOURCES`."""
+        return [s for s in SOURCES if any(variant.mixture.get(s, 0) > 0 for variant in self.variants)]
