@@ -1,1 +1,234 @@
-from primer.errors import PrimerError
+"""The command line: one command a room, and a look into each.
+
+What a command needs is imported inside it, so that `primer --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from primer import __version__
+from primer.errors import PrimerError, disk_full
+
+if TYPE_CHECKING:
+    from primer.recipe import Recipe
+    from primer.run import RunFolder
+
+# The exit status by which typer answers Ctrl-C, and the shell's own for SIGINT.
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="primer",
+    help="Make synthetic textbooks, train small language models on them, and see what the textbooks did.\n\n"
+    "An experiment is one recipe (recipes/*.yaml). `synth`, `train`, `eval` and `report` each bring its run folder "
+    "up to that step: what is complete is skipped, what was interrupted is continued, what the recipe changed is "
+    "made again. Interrupt at any time; the same command goes on.",
+    epilog="Begin with: primer report recipes/smoke.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, such as recipes/demo.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field: --set train.tokens=100000. Repeatable."),
+]
+RunPath = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="The run folder; runs/<recipe name> by default.")
+]
+DataPath = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder of benchmark data, one folder a suite (or $PRIMER_EVAL_DATA)."),
+]
+
+
+def _synth(recipe: Recipe, run: RunFolder) -> None:
+    from synth.corpora import make_corpora
+
+    make_corpora(recipe, run)
+
+
+def _train(recipe: Recipe, run: RunFolder) -> None:
+    from train.stages import train_variants
+
+    train_variants(recipe, run)
+
+
+def _eval(recipe: Recipe, run: RunFolder) -> None:
+    from eval.stages import evaluate_variants
+
+    evaluate_variants(recipe, run)
+
+
+def _report(recipe: Recipe, run: RunFolder) -> None:
+    from eval.report import write_report
+
+    from primer.progress import say
+
+    path = write_report(recipe, run)
+    say(f"\nThe report: [bold]{path}[/]  (open it in a browser)")
+
+
+_STEPS: tuple[Callable[[Recipe, RunFolder], None], ...] = (_synth, _train, _eval, _report)
+
+
+def _up_to(step: int, path: Path, overrides: list[str] | None, run: Path | None, data: Path | None = None) -> None:
+    """Bring a run folder up to a step of `_STEPS`."""
+    from primer.recipe_file import load_recipe
+    from primer.run import RunFolder
+
+    settings = list(overrides or []) + ([f"eval.data={data}"] if data else [])
+    recipe = load_recipe(path, settings)
+    with RunFolder.opened(run or Path("runs") / recipe.name, recipe) as folder:
+        for make in _STEPS[: step + 1]:
+            make(recipe, folder)
+
+
+@app.command()
+def synth(recipe: RecipePath, set_: Overrides = None, run: RunPath = None) -> None:
+    """Make the corpora: web text, code, and textbooks by the teacher."""
+    _up_to(0, recipe, set_, run)
+
+
+@app.command()
+def train(recipe: RecipePath, set_: Overrides = None, run: RunPath = None) -> None:
+    """Train one model for each variant of the recipe."""
+    _up_to(1, recipe, set_, run)
+
+
+@app.command("eval")
+def evaluate(recipe: RecipePath, set_: Overrides = None, run: RunPath = None, data: DataPath = None) -> None:
+    """Evaluate the models: suites, held-out loss, toxicity."""
+    _up_to(2, recipe, set_, run, data)
+
+
+@app.command()
+def report(recipe: RecipePath, set_: Overrides = None, run: RunPath = None, data: DataPath = None) -> None:
+    """Compare the variants on one page: the whole experiment, to its end."""
+    _up_to(3, recipe, set_, run, data)
+
+
+@app.command()
+def status(recipe: RecipePath, set_: Overrides = None, run: RunPath = None) -> None:
+    """Show what a run folder holds, stage by stage. Changes nothing."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from primer.progress import console, say
+    from primer.recipe_file import load_recipe
+    from primer.run import RunFolder, stage_names
+
+    loaded = load_recipe(recipe, set_ or [])
+    folder = RunFolder(run or Path("runs") / loaded.name)
+    table = Table("stage", "state", "made", box=None, pad_edge=False)
+    for name in stage_names(loaded):
+        manifest = folder.manifest(name)
+        if manifest:
+            table.add_row(name, "complete", Text(manifest.summary))
+        else:
+            table.add_row(name, "half done" if folder.has_partial(name) else "not begun", "")
+    say(f"[bold]{folder.path}[/]")
+    console.print(table)
+
+
+@app.command("recipe")
+def show_recipe(
+    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe file.")] = None,
+    set_: Overrides = None,
+    fields: Annotated[bool, typer.Option("--fields", help="List every field: type, default, meaning.")] = False,
+) -> None:
+    """Print a recipe as resolved (inheritance, overrides, defaults), or document its fields."""
+    from primer.recipe_file import describe_fields, dump_recipe, load_recipe
+
+    if fields:
+        for key, kind, default, meaning in describe_fields():
+            typer.echo(f"{key}\n    {kind}, default {default}" + f"\n    {meaning}" * bool(meaning))
+    elif recipe is None:
+        raise PrimerError("`primer recipe` needs a recipe file or --fields.", "Try: primer recipe recipes/demo.yaml")
+    else:
+        typer.echo(dump_recipe(load_recipe(recipe, set_ or [])), nl=False)
+
+
+@app.command()
+def prompt(
+    recipe: RecipePath,
+    index: Annotated[int, typer.Argument(min=0, help="Place in the prompt stream, from 0.")],
+    set_: Overrides = None,
+    run: RunPath = None,
+) -> None:
+    """Print one prompt of the stream as the teacher would get it. Asks no teacher."""
+    from synth.corpora import prompt_stream
+
+    from primer.progress import say
+    from primer.recipe_file import load_recipe
+    from primer.run import RunFolder
+
+    loaded = load_recipe(recipe, set_ or [])
+    made = prompt_stream(loaded, RunFolder(run or Path("runs") / loaded.name))[index]
+    head = f"topic {made.topic.id}: {made.topic.title}\nform {made.form}, audience {made.audience}, level {made.level}"
+    say(f"[dim]{head}\nsnippet {made.snippet_id or 'none'}, seed {made.seed}[/]\n")
+    for message in made.messages:
+        typer.echo(f"[{message['role']}]\n{message['content']}\n")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"primer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    # Threads of torch that spin while they wait would take the cores from the teacher and from each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(problem: str, remedy: str) -> int:
+    from rich.text import Text
+
+    from primer.progress import console
+
+    console.print(Text("error: ", style="bold red") + Text(problem, style="default not bold"))
+    console.print(Text(remedy))
+    return 1
+
+
+def main() -> int:
+    """Entry point of the `primer` command: every expected failure is one message and a non-zero status."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except PrimerError as error:
+        return _fail(error.problem, error.remedy)
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        return _fail(f"The disk is full ({error.filename or error}).", "Free some space; the same command continues.")
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            _fail("interrupted.", "Nothing is lost: the same command continues where it was.")
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,8 +41,8 @@ class Bar:
         elif time.monotonic() - self._last_line >= _LINE_INTERVAL:
             self._last_line = time.monotonic()
             share = min(completed / self._total, 1.0) if self._total else 1.0
-            ending = f"  {status}" * bool(status)
-            say(f"  {self._title}: {completed:,.0f} of {self._total:,.0f} {self._unit} ({share:.0%}){self._eta(completed)}{ending}")
+            far = f"{completed:,.0f} of {self._total:,.0f} {self._unit} ({share:.0%}){self._eta(completed)}"
+            say(f"  {self._title}: {far}" + f"  {status}" * bool(status))
 
     def _eta(self, completed: float) -> str:
         done = completed - (self._first or 0.0)

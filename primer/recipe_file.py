@@ -172,7 +172,7 @@ def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: is missing."
     if detail["type"] == "value_error":
-        return f"{key}: {str(detail['ctx']['error'])}."
+        return f"{key}: {detail['ctx']['error']!s}."
     value = repr(detail["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{key}: is {shown}; {detail['msg'][0].lower()}{detail['msg'][1:]}."

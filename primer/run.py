@@ -74,6 +74,13 @@ class Manifest:
     seconds: float
 
 
+def stage_names(recipe: Recipe) -> list[str]:
+    """Names of a recipe's stages in the order in which they are made."""
+    corpora = ["corpus/web", "corpus/code", "corpus/synthetic"]
+    variants = [variant.name for variant in recipe.variants]
+    return [*corpora, "tokens", *(f"models/{v}" for v in variants), *(f"eval/{v}" for v in variants), "report"]
+
+
 class RunFolder:
     """One experiment's folder.
 
@@ -118,6 +125,10 @@ class RunFolder:
                 f"{path} is damaged: {error}", f"Delete {path.parent}; the stage will be made again."
             ) from None
 
+    def has_partial(self, stage: str) -> bool:
+        """Whether an interrupted build of a stage has left work to continue."""
+        return any((self.path / "partial").glob(f"{stage.replace('/', '-')}-????????????"))
+
     def require(self, stage: str) -> Manifest:
         """The manifest of a stage that must be complete.
 
@@ -127,7 +138,9 @@ class RunFolder:
         manifest = self.manifest(stage)
         if manifest is None:
             command = {"corpus": "synth", "tokens": "train", "models": "train", "eval": "eval"}[stage.split("/")[0]]
-            raise PrimerError(f"{self.folder(stage)} is not there yet.", f"Run `primer {command}` with this recipe first.")
+            raise PrimerError(
+                f"{self.folder(stage)} is not there yet.", f"Run `primer {command}` with this recipe first."
+            )
         return manifest
 
     def complete(self, stage: Stage) -> Manifest:

@@ -1,0 +1,56 @@
+# Primer: `make demo` and `make test` need nothing but Python 3.11 or 3.12, make and a network.
+RECIPE ?= recipes/demo.yaml
+PYTHON ?= python3
+ARGS ?=
+
+PRIMER := .venv/bin/primer
+SOURCES := primer topics prompts synth train eval tests bench
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo smoke synth train eval report test check format clean
+
+help: ## Show this list
+	@echo "Primer makes synthetic textbooks, trains small language models on them, and compares the results."
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  synth, train, eval and report take RECIPE=recipes/NAME.yaml (now $(RECIPE)) and ARGS='--set KEY=VALUE'."
+
+.venv/installed: pyproject.toml constraints.txt constraints-gpu.txt requirements-bundled.txt scripts/install.sh
+	@scripts/install.sh
+
+setup: .venv/installed ## Create .venv and install everything into it
+
+demo: setup ## The whole experiment on this machine's CPU, with embedded defaults: about 15 minutes
+	@$(PRIMER) report recipes/demo.yaml $(ARGS)
+
+smoke: setup ## The same in small: about two minutes
+	@$(PRIMER) report recipes/smoke.yaml $(ARGS)
+
+synth: setup ## Make the corpora of RECIPE: web text, code, textbooks by the teacher
+	@$(PRIMER) synth $(RECIPE) $(ARGS)
+
+train: setup ## Train the variants of RECIPE
+	@$(PRIMER) train $(RECIPE) $(ARGS)
+
+eval: setup ## Evaluate the models of RECIPE
+	@$(PRIMER) eval $(RECIPE) $(ARGS)
+
+report: setup ## Compare the variants of RECIPE on one page
+	@$(PRIMER) report $(RECIPE) $(ARGS)
+
+test: setup check ## Lint, type check and test
+	.venv/bin/python -m pytest
+
+check: setup ## Lint and type check alone
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/mypy
+
+format: setup ## Format the code
+	.venv/bin/ruff format $(SOURCES)
+	.venv/bin/ruff check --fix $(SOURCES)
+
+clean: ## Remove the environment and the caches (never runs/)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
