@@ -5,6 +5,7 @@ What a command needs is imported inside it, so that `primer --help` answers at o
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -87,7 +88,7 @@ def _up_to(step: int, path: Path, overrides: list[str] | None, run: Path | None,
     from primer.recipe_file import load_recipe
     from primer.run import RunFolder
 
-    settings = list(overrides or []) + ([f"eval.data={data}"] if data else [])
+    settings = list(overrides or []) + ([f"eval.data={json.dumps(str(data))}"] if data else [])
     recipe = load_recipe(path, settings)
     with RunFolder.opened(run or Path("runs") / recipe.name, recipe) as folder:
         for make in _STEPS[: step + 1]:

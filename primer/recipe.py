@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SourceName = Literal["synthetic", "web", "code"]
 SOURCES: tuple[SourceName, ...] = ("synthetic", "web", "code")
@@ -108,6 +108,11 @@ class Synth(Section):
     accept: Accept = Field(default_factory=Accept)
     concurrency: int = Field(16, ge=1, le=4096, description="Requests in flight.")
     timeout: float = Field(300.0, gt=0, description="Longest wait for one reply, in seconds.")
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _embedded_by_default(cls, value: object) -> object:
+        return {"kind": "embedded", **value} if isinstance(value, dict) else value
 
 
 class WebSample(Section):

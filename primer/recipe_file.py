@@ -169,8 +169,10 @@ def _explain(detail: ErrorDetails) -> str:
     key = ".".join(parts) or "recipe"
     if detail["type"] == "extra_forbidden":
         return f"{key}: unknown key.{_suggest_key(parts)}"
-    if detail["type"] == "missing":
-        return f"{key}: is missing."
+    if detail["type"] in ("missing", "union_tag_not_found"):
+        return f"{key}{'.kind' * (detail['type'] != 'missing')}: is missing."
+    if detail["type"] == "union_tag_invalid":
+        return f"{key}.kind: is {detail['ctx']['tag']!r}; expected one of {detail['ctx']['expected_tags']}."
     if detail["type"] == "value_error":
         return f"{key}: {detail['ctx']['error']!s}."
     value = repr(detail["input"])
@@ -179,10 +181,15 @@ def _explain(detail: ErrorDetails) -> str:
 
 
 def _suggest_key(parts: list[str]) -> str:
-    known = [dotted for dotted, *_ in describe_fields()]
-    tables = {dotted.rsplit(".", 1)[0] for dotted in known if "." in dotted}
-    close = difflib.get_close_matches(".".join(parts), [*known, *tables], n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else ""
+    """The key of the same table that was probably meant, or all of its keys."""
+    table = ".".join("" if part.isdigit() else part for part in parts[:-1]).rstrip(".")
+    prefix = f"{table}." if table else ""
+    known = [re.sub(r"\[\w*\]", "", key) for key, *_ in describe_fields()]
+    siblings = list(dict.fromkeys(key[len(prefix) :].split(".")[0] for key in known if key.startswith(prefix)))
+    close = difflib.get_close_matches(parts[-1], siblings, n=1)
+    if close:
+        return f" Did you mean {prefix}{close[0]}?"
+    return f" Keys of {table or 'a recipe'}: {', '.join(siblings)}." if siblings else ""
 
 
 def _describe_section(section: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str]]:
