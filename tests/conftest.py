@@ -1,0 +1,30 @@
+"""What every test runs under: one thread, no model hub, no benchmark data unless the caller names it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Set before torch and datasets are first imported by a test module.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def benchmark_data() -> Path:
+    """The folder of real benchmark rows that $PRIMER_EVAL_DATA names."""
+    folder = os.environ.get("PRIMER_EVAL_DATA")
+    if not folder:
+        pytest.skip("PRIMER_EVAL_DATA is not set: no real benchmark rows to compare with")
+    return Path(folder)
