@@ -220,10 +220,10 @@ def main() -> int:
         app()
     except PrimerError as error:
         return _fail(error.problem, error.remedy)
-    except OSError as error:
+    except Exception as error:
         if not disk_full(error):
             raise
-        return _fail(f"The disk is full ({error.filename or error}).", "Free some space; the same command continues.")
+        return _fail(f"The disk is full: {error}", "Free some space; the same command continues where it was.")
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:
             _fail("interrupted.", "Nothing is lost: the same command continues where it was.")

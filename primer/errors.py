@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 from types import ModuleType
 
 
@@ -21,9 +22,15 @@ class PrimerError(Exception):
         self.remedy = remedy
 
 
-def disk_full(error: OSError) -> bool:
-    """Whether an operating-system error means that no more can be written."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def disk_full(error: BaseException) -> bool:
+    """Whether a failure means that no more can be written to a disk.
+
+    Libraries that write from Rust or C++ (safetensors, torch, Arrow) report it in words of their own, with the
+    operating system's sentence inside.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
 def require(module: str, *, install: str, purpose: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""The smoke recipe from a topic to a verdict, on real parts, interrupted on the way: what `make demo` does, in small."""
+"""The smoke recipe from a topic to a verdict, on real parts, interrupted on the way: `make demo` in small."""
 
 from __future__ import annotations
 
