@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -55,6 +56,9 @@ SCHEMA = pa.schema(
 
 SPLITS = ("train", "held_out")
 
+# Rows written and read at a time.
+_ROW_GROUP = 1024
+
 
 class Document(TypedDict):
     """One row.
@@ -88,7 +92,7 @@ def is_held_out(group: str, share: float, seed: int) -> bool:
 
 
 def write_corpus(folder: Path, documents: Iterable[Document], held_out_share: float, seed: int) -> dict[str, int]:
-    """Divide documents into the two splits and write a corpus folder.
+    """Divide a stream of documents into the two splits and write a corpus folder, in constant memory.
 
     Returns:
         Number of documents and of characters by split: `{"train_documents": ..., "train_characters": ..., ...}`.
@@ -96,20 +100,34 @@ def write_corpus(folder: Path, documents: Iterable[Document], held_out_share: fl
     Raises:
         PrimerError: If either split would be empty.
     """
-    splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
-    for document in documents:
-        held_out = is_held_out(document["group"], held_out_share, seed)
-        splits["held_out" if held_out else "train"].append(document)
-    counts: dict[str, int] = {}
-    for split, rows in splits.items():
-        if not rows:
+    counts = {f"{split}_{what}": 0 for split in SPLITS for what in ("documents", "characters")}
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", SCHEMA, compression="zstd"))
+            for split in SPLITS
+        }
+        waiting: dict[str, list[Document]] = {split: [] for split in SPLITS}
+
+        def flush(split: str) -> None:
+            writers[split].write_table(pa.Table.from_pylist(waiting[split], schema=SCHEMA))
+            waiting[split].clear()
+
+        for document in documents:
+            split = "held_out" if is_held_out(document["group"], held_out_share, seed) else "train"
+            waiting[split].append(document)
+            counts[f"{split}_documents"] += 1
+            counts[f"{split}_characters"] += len(document["text"])
+            if len(waiting[split]) >= _ROW_GROUP:
+                flush(split)
+        for split in SPLITS:
+            flush(split)
+    for split in SPLITS:
+        if not counts[f"{split}_documents"]:
+            total = counts["train_documents"] + counts["held_out_documents"]
             raise PrimerError(
-                f"{folder.name}: the {split} split would be empty ({sum(map(len, splits.values()))} documents in all).",
+                f"{folder.name}: the {split} split would be empty ({total} documents in all).",
                 "Take more text (synth.tokens, web.characters, code.characters) or change corpus.held_out_share.",
             )
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / f"{split}.parquet", compression="zstd")
-        counts[f"{split}_documents"] = len(rows)
-        counts[f"{split}_characters"] = sum(len(row["text"]) for row in rows)
     return counts
 
 
@@ -122,7 +140,7 @@ def read_documents(folder: Path, split: str, columns: list[str] | None = None) -
     path = folder / f"{split}.parquet"
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
+            for batch in file.iter_batches(batch_size=_ROW_GROUP, columns=columns):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
         raise PrimerError(f"{path} cannot be read: {error}", "Run `primer synth` to make it again.") from None

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -203,11 +204,10 @@ class RunFolder:
         write_text(frozen, dump_recipe(recipe))
 
     def _drop_stale_partials(self, stage: str) -> None:
-        """Remove half-done work of the same stage under earlier settings."""
-        prefix = f"{stage.replace('/', '-')}-"
-        partials = self.path / "partial"
-        for path in partials.iterdir():
-            if path.name.startswith(prefix) and len(path.name) == len(prefix) + 12:
+        """Remove half-done work of the same stage under earlier settings, and what a replacement left behind."""
+        stale = re.compile(re.escape(stage.replace("/", "-")) + r"-[0-9a-f]{12}(\.old)?")
+        for path in (self.path / "partial").iterdir():
+            if stale.fullmatch(path.name):
                 shutil.rmtree(path)
 
 
