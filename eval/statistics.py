@@ -1,0 +1,220 @@
+"""Intervals and tests for paired evaluations: each with its formula, its source and what it assumes.
+
+Everything is deterministic: randomness comes from `generator`, whose stream depends on the recipe's seed and
+on the name of the quantity alone, never on the order in which quantities are worked out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+
+# Sign patterns drawn by a permutation test. The smallest p-value it can give is 1 / (PERMUTATIONS + 1), which
+# stays below 0.05 after Holm's correction for a thousand tests.
+PERMUTATIONS = 20_000
+
+# With fewer clusters than this, resampling is too coarse: with 10 a permutation test cannot give a p-value below
+# 0.002, whatever the data say, and percentile intervals are too narrow.
+FEW_CLUSTERS = 20
+
+# Largest number of random values held at once (32 MB of float64).
+_BLOCK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def generator(seed: int, *labels: str) -> np.random.Generator:
+    """A random stream that belongs to one named quantity."""
+    digest = hashlib.sha256("\0".join((str(seed), *labels)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16]))
+
+
+def wilson(successes: int, trials: int) -> Estimate:
+    """Score interval of a proportion.
+
+    With z the normal quantile, p = successes / trials and n = trials, its ends are
+    (p + z²/2n ± z sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n).
+
+    Source: Wilson (1927), J. Am. Stat. Assoc. 22; recommended for small n by Brown, Cai and DasGupta (2001),
+    Statistical Science 16.
+
+    Raises:
+        ValueError: If there are no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes in {trials} trials; expected 0 <= successes <= trials, trials > 0")
+    z = _normal_quantile()
+    p, spread = successes / trials, z * z / trials
+    middle = (p + spread / 2) / (1 + spread)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials)) / (1 + spread)
+    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def above_chance(successes: int, trials: int, chance: float) -> float:
+    """One-sided exact binomial p-value: P(X >= successes) for X ~ Binomial(trials, chance).
+
+    Where items have different numbers of choices, `chance` is their mean; the binomial tail then bounds the true
+    one from above for any count beyond the mean (Hoeffding 1956, Ann. Math. Stat. 27), so the test is safe.
+    """
+    from scipy.stats import binom
+
+    return float(binom.sf(successes - 1, trials, chance))
+
+
+def mean_above_chance(
+    successes: Sequence[int], trials: Sequence[int], chances: Sequence[float], rng: np.random.Generator
+) -> float:
+    """One-sided p-value of a mean of proportions, against guessing in every one of them.
+
+    The null distribution of (1/S) Σ X_s / n_s, X_s ~ Binomial(n_s, chance_s), is drawn PERMUTATIONS times;
+    p = (1 + draws at least as high) / (1 + draws) (Davison and Hinkley 1997, Bootstrap Methods, section 4.2).
+    """
+    rows = np.asarray(trials)
+    observed = float(np.mean(np.asarray(successes) / rows))
+    draws = (rng.binomial(rows, np.asarray(chances), (PERMUTATIONS, len(rows))) / rows).mean(axis=1)
+    return (1 + int(np.count_nonzero(draws >= observed - 1e-12))) / (1 + PERMUTATIONS)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided exact McNemar p-value for two models that answered the same items.
+
+    Given the number of items that exactly one of them got right, `only_first` is Binomial(both, 1/2) when the
+    models are equally good. Source: McNemar (1947), Psychometrika 12, in its exact conditional form.
+    """
+    from scipy.stats import binomtest
+
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def bootstrap_mean(strata: Sequence[Array], samples: int, rng: np.random.Generator) -> Estimate:
+    """Percentile bootstrap interval of the mean over strata of each stratum's mean.
+
+    Items are drawn again within their stratum, so a large suite weighs no more than a small one and each keeps its
+    size. One stratum gives the ordinary bootstrap of a mean. Source: Efron and Tibshirani (1993), An
+    Introduction to the Bootstrap, chapters 8 and 13.
+    """
+    total = np.zeros(samples)
+    for stratum in strata:
+        # Equal values are drawn together: a suite's differences are -1, 0 and 1 however many items it has.
+        values, counts = np.unique(stratum, return_counts=True)
+        for rows in _blocks(samples, len(values)):
+            drawn = rng.multinomial(len(stratum), counts / len(stratum), rows.stop - rows.start)
+            total[rows] += drawn @ values / len(stratum)
+    value = float(np.mean([np.mean(stratum) for stratum in strata]))
+    return percentile_interval(value, total / len(strata))
+
+
+def bootstrap_ratio(numerators: Array, denominators: Array, samples: int, rng: np.random.Generator) -> Estimate:
+    """Percentile bootstrap interval of Σ numerators / Σ denominators, the rows drawn again together.
+
+    Bits per byte is such a ratio: a mean over bytes, not over documents. Source: Efron and Tibshirani (1993),
+    chapters 8 and 13.
+    """
+    n = len(numerators)
+    ratios = np.empty(samples)
+    for rows in _blocks(samples, n):
+        drawn = rng.multinomial(n, np.full(n, 1 / n), rows.stop - rows.start)
+        ratios[rows] = (drawn @ numerators) / (drawn @ denominators)
+    return percentile_interval(float(numerators.sum() / denominators.sum()), ratios)
+
+
+def ratio_of_few(numerators: Array, denominators: Array) -> tuple[Estimate, float]:
+    """Student's t interval of Σ numerators / Σ denominators for a few rows, and the p-value that it is 0.
+
+    With w_k = d_k / Σ d and the ratio R, its variance is Σ w_k² (n_k / d_k - R)² / (1 - 1/m), and m = 1 / Σ w_k² rows
+    of equal weight would weigh as much: t has m - 1 degrees of freedom. Sources: Cochran (1977), Sampling Techniques,
+    chapter 6; Kish (1965), Survey Sampling, for m. It assumes that the rates are about normally distributed.
+
+    Returns:
+        The estimate, whose interval has no width for a single row, and the two-sided p-value, which then is 1.
+    """
+    from scipy.stats import t as student
+
+    weights = denominators / denominators.sum()
+    ratio, effective = float(numerators.sum() / denominators.sum()), float(1 / np.sum(weights**2))
+    residuals = numerators / denominators - ratio
+    if len(numerators) < 2 or not np.any(residuals):
+        return Estimate(ratio, ratio, ratio), 1.0
+    error = float(np.sqrt(np.sum((weights * residuals) ** 2) / (1 - 1 / effective)))
+    half = float(student.ppf((1 + CONFIDENCE) / 2, effective - 1)) * error
+    return Estimate(ratio, ratio - half, ratio + half), float(2 * student.sf(abs(ratio) / error, effective - 1))
+
+
+def sign_flip(contributions: Array, rng: np.random.Generator) -> float:
+    """Two-sided p-value of a sum of paired differences, by permutation.
+
+    When two models are alike, each item (or cluster of items) is as likely to favour the one as the other by the same
+    amount, so every pattern of signs is equally likely. With at most 2^14 patterns all are counted; otherwise
+    PERMUTATIONS of them are drawn and p = (1 + draws at least as extreme) / (1 + draws). Source: Fisher (1935), The
+    Design of Experiments, section 21; Phipson and Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9, for the 1 +.
+    """
+    observed = abs(float(contributions.sum())) * (1 - 1e-9)  # sums in another order differ in their last bits
+    values, counts = np.unique(np.abs(contributions[contributions != 0]), return_counts=True)
+    n = int(counts.sum())
+    if n == 0:
+        return 1.0
+    if n <= 14:
+        signs = (np.arange(2**n)[:, None] >> np.arange(n) & 1) * 2 - 1
+        return float(np.mean(np.abs(signs @ np.repeat(values, counts)) >= observed))
+    extreme = 0
+    once = counts == 1  # most values of a continuous measure, where a bit is cheaper than a binomial draw
+    for rows in _blocks(PERMUTATIONS, len(values)):
+        draws = rows.stop - rows.start
+        singles = 2.0 * rng.integers(0, 2, (draws, int(once.sum())), dtype=np.int8) - 1.0
+        repeated = 2.0 * rng.binomial(counts[~once], 0.5, (draws, int((~once).sum()))) - counts[~once]
+        total = singles @ values[once] + repeated @ values[~once]
+        extreme += int(np.count_nonzero(np.abs(total) >= observed))
+    return (1 + extreme) / (1 + PERMUTATIONS)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given.
+
+    With p sorted ascending, adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)). Rejecting where the
+    adjusted value is below α keeps the chance of even one false rejection below α, whatever the dependence.
+    Source: Holm (1979), Scandinavian Journal of Statistics 6.
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def _normal_quantile() -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+
+def percentile_interval(value: float, draws: Array) -> Estimate:
+    """The value with the 2.5% and 97.5% quantiles of its resampled values."""
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(value, float(low), float(high))
+
+
+def _blocks(total: int, width: int) -> list[slice]:
+    """Slices of `total` rows of `width` values that keep each block below `_BLOCK` values."""
+    step = max(1, _BLOCK // max(1, width))
+    return [slice(start, min(start + step, total)) for start in range(0, total, step)]

@@ -1,0 +1,230 @@
+"""Acceptance: whether a reply becomes a document, and if not, for which one reason.
+
+Rules are few and can be told to a person. They look at form alone; whether a text is true or good is not theirs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from primer.documents import text_hash
+from primer.recipe import Accept
+from synth.journal import Reply
+
+# Every reason a reply can be rejected for, in the order in which the rules are tried.
+REASONS = (
+    "empty",
+    "content_filter",
+    "truncated",
+    "meta_talk",
+    "too_short",
+    "repetitive",
+    "copied_prompt",
+    "duplicate",
+    "near_duplicate",
+)
+
+# Gopher (arXiv 2112.11446, appendix A.1.1, table A1) rejects web text with more than 15% of its characters in
+# repeated 5-grams, or 20% in repeated lines. The recipe's `max_repetition` stands for both.
+_REPEATED_WORDS = 5
+
+# A reply says its own words: eight in a row that are also in the prompt come from the prompt. More than a fifth
+# of such words is a reply that repeats its instructions (or the passage that it was given).
+_COPIED_WORDS = 8
+_MOST_COPIED = 0.2
+
+# MinHash over 5-word shingles, the size that FineWeb deduplicates by (arXiv 2406.17557, section 3.4). 128 hashes
+# estimate a Jaccard similarity to within about 0.04 (one standard deviation at 0.7).
+_SHINGLE_WORDS = 5
+_HASHES = 128
+_ROWS_PER_BAND = 4  # a pair at 0.7 becomes a candidate with probability 0.9998, at 0.5 with 0.87
+
+_SENTENCE_END = re.compile(r"(?<=\S)[.!?…][\"'”’)\]*_]*(?=\s|$)")
+
+# What a chat assistant says about itself, its task or its reader, where it says it: anywhere, first, or last.
+_META_ANYWHERE = re.compile(
+    r"\bas an ai\b|\bai (?:language model|assistant)\b|\blarge language model\b|\bmy training data\b"
+    r"|\bi(?: am|'m) (?:just )?an? (?:ai|language model|chatbot)\b|\[(?:your|insert|name|student)\b[^\]\n]{0,40}\]",
+    re.IGNORECASE,
+)
+_META_FIRST = re.compile(
+    r"[\s*#_>]*(?:(?:sure|certainly|absolutely|of course|okay|ok|great question)\b\s*[!,.:]"
+    r"|here(?:'s|’s| is| are)\b[^\n.!?]{0,160}\b(?:story|text|textbook|section|dialogue|conversation|letter|lesson"
+    r"|explanation|example|examples|questions?|answers?|guide|passage|paragraphs?|exercises?|problems?|steps|version|revised)\b"
+    r"|i(?: am|'m|’m) (?:sorry|happy|glad|unable|not able)\b|i(?:'d|’d| would) be (?:happy|glad)\b|i apologi[sz]e\b"
+    r"|i (?:cannot|can't|can’t|won't) (?:help|assist|provide|write|create|fulfil|answer|generate)"
+    r"|(?:this|the following) (?:text|story|section)\b[^\n.!?]{0,60}\b(?:written|aimed|intended|designed) for\b)",
+    re.IGNORECASE,
+)
+_META_LAST = re.compile(
+    r"\bi hope (?:this|that|these|it) (?:helps|help|is helpful|was helpful|explanation|clarifies)\b"
+    r"|\blet me know if (?:you|there)\b[^\n]{0,40}\b(?:questions?|need|want|would like|changes|help|else)\b"
+    r"|\b(?:feel free|do(?:n't|n’t| not) hesitate) to (?:ask|reach out|let me know|contact)\b"
+    r"|\bwould you like me to\b|\bis there anything else\b",
+    re.IGNORECASE,
+)
+_LAST_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a reply: a text and its length in the teacher's tokens, or a reason."""
+
+    text: str
+    tokens: int
+    reason: str | None
+
+
+class Judge:
+    """Judges replies one after another; a near duplicate is one of an earlier accepted reply.
+
+    Args:
+        rules: The recipe's section.
+        known: Hashes (`primer.documents.text_hash`) of texts that other corpora hold.
+    """
+
+    def __init__(self, rules: Accept, known: set[str]) -> None:
+        self._rules = rules
+        self._known = set(known)
+        self._near = _NearDuplicates(rules.near_duplicate)
+
+    def judge(self, reply: Reply, messages: Sequence[dict[str, str]]) -> Verdict:
+        """Accept a reply or name the first rule it breaks."""
+        text = _tidy(reply.text)
+        if reply.finish_reason == "length" and self._rules.truncated == "trim":
+            text = trim_to_sentence(text)
+        reason = self._reason(reply, text, messages)
+        return Verdict(text, _tokens(reply, text), reason)
+
+    def _reason(self, reply: Reply, text: str, messages: Sequence[dict[str, str]]) -> str | None:
+        if not reply.text.strip():
+            return "empty"
+        if reply.finish_reason == "content_filter":
+            return "content_filter"
+        if reply.finish_reason == "length" and (self._rules.truncated == "reject" or not text):
+            return "truncated"
+        if is_meta_talk(text):
+            return "meta_talk"
+        words = text.split()
+        if len(words) < self._rules.min_words:
+            return "too_short"
+        folded = [word.lower() for word in words]
+        most = self._rules.max_repetition
+        if repeated_share(folded, _REPEATED_WORDS) > most or repeated_line_share(text) > most:
+            return "repetitive"
+        prompt = " ".join(message["content"] for message in messages).lower().split()
+        if shared_share(folded, prompt, _COPIED_WORDS) > _MOST_COPIED:
+            return "copied_prompt"
+        if (digest := text_hash(text)) in self._known:
+            return "duplicate"
+        if self._near.seen(folded):
+            return "near_duplicate"
+        self._known.add(digest)
+        return None
+
+
+def trim_to_sentence(text: str) -> str:
+    """A text up to the end of its last whole sentence, outside of an unfinished block of code; "" if it has none."""
+    if text.count("```") % 2:
+        text = text[: text.rindex("```")]
+    ends = [match.end() for match in _SENTENCE_END.finditer(text) if not _is_list_number(text, match.start())]
+    fence = text.rfind("```") + 3 if "```" in text else 0
+    return text[: max([*ends, fence], default=0)].rstrip()
+
+
+def _is_list_number(text: str, dot: int) -> bool:
+    return text[text.rfind("\n", 0, dot) + 1 : dot].strip(" *#").isdigit()
+
+
+def is_meta_talk(text: str) -> bool:
+    """Whether an assistant speaks here, in place of a textbook."""
+    return bool(_META_FIRST.match(text) or _META_LAST.search(text[-_LAST_CHARACTERS:]) or _META_ANYWHERE.search(text))
+
+
+def repeated_share(words: Sequence[str], length: int) -> float:
+    """Share of a text's characters in word sequences that came before, each character counted once.
+
+    After the duplicate n-gram rule of Gopher (arXiv 2112.11446, appendix A.1.1).
+    """
+    seen: set[tuple[str, ...]] = set()
+    repeated = [False] * len(words)
+    for start in range(len(words) - length + 1):
+        sequence = tuple(words[start : start + length])
+        if sequence in seen:
+            repeated[start : start + length] = [True] * length
+        seen.add(sequence)
+    return _share(words, repeated)
+
+
+def repeated_line_share(text: str) -> float:
+    """Share of a text's characters in lines that came before (same appendix); it sees lists of short lines, too."""
+    lines = [line.strip().lower() for line in text.splitlines() if line.strip()]
+    first: set[str] = set()
+    repeated = []
+    for line in lines:
+        repeated.append(line in first)
+        first.add(line)
+    return _share(lines, repeated)
+
+
+def shared_share(words: Sequence[str], others: Sequence[str], length: int) -> float:
+    """Share of a text's characters in word sequences that another text holds, too."""
+    theirs = {tuple(others[i : i + length]) for i in range(len(others) - length + 1)}
+    shared = [False] * len(words)
+    for start in range(len(words) - length + 1):
+        if tuple(words[start : start + length]) in theirs:
+            shared[start : start + length] = [True] * length
+    return _share(words, shared)
+
+
+class _NearDuplicates:
+    """MinHash signatures of the accepted texts, behind a locality-sensitive index."""
+
+    def __init__(self, threshold: float) -> None:
+        from rensa import RMinHashLSH
+
+        self._threshold = threshold
+        rows = _ROWS_PER_BAND if threshold >= 0.5 else 2
+        self._index = RMinHashLSH(threshold=threshold, num_perm=_HASHES, num_bands=_HASHES // rows)
+        self._signatures: list[Any] = []
+
+    def seen(self, words: Sequence[str]) -> bool:
+        """Whether an accepted text is this similar; if none is, the text counts as accepted."""
+        from rensa import RMinHash
+
+        signature = RMinHash(num_perm=_HASHES, seed=0)
+        signature.update(
+            [" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(max(1, len(words) - _SHINGLE_WORDS + 1))]
+        )
+        candidates = self._index.query(signature)
+        if any(signature.jaccard(self._signatures[key]) > self._threshold for key in candidates):
+            return True
+        self._index.insert(len(self._signatures), signature)
+        self._signatures.append(signature)
+        return False
+
+
+def _tidy(text: str) -> str:
+    """Plain line ends, no spaces at the ends of lines, one empty line at most."""
+    lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")]
+    kept = lines[:1] + [line for before, line in pairwise(lines) if before or line]
+    return "\n".join(kept)
+
+
+def _tokens(reply: Reply, text: str) -> int:
+    """Length of the kept text in the teacher's tokens: what the endpoint counted, by the share of it that was kept.
+
+    Where it does not say, four characters count as a token, OpenAI's rule of thumb for English.
+    """
+    if reply.completion_tokens is None:
+        return max(1, len(text) // 4)
+    return round(reply.completion_tokens * min(1.0, len(text) / max(1, len(reply.text))))
+
+
+def _share(parts: Sequence[str], marked: Sequence[bool]) -> float:
+    total = sum(map(len, parts))
+    return sum(len(part) for part, mark in zip(parts, marked, strict=True) if mark) / total if total else 0.0

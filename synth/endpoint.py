@@ -1,0 +1,287 @@
+"""The client of every teacher: one answer from an OpenAI-compatible endpoint, and what its failures mean."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from primer.errors import PrimerError, require
+from primer.recipe import Sampling
+from synth.journal import Failure, Reply
+
+if TYPE_CHECKING:
+    import openai
+
+# The client's own retries: of 408, 409, 429, 5xx and lost connections, 0.5 s apart, then 1, 2, 4, 8 s, or as
+# long as the server's Retry-After says.
+_RETRIES = 5
+_CONNECT_SECONDS = 10.0
+_NO_KEY = "none"  # the client insists on one; servers that want no key ignore it
+
+Trouble = Literal["connection", "authentication", "model", "request", "rate_limit", "server", "timeout", "garbage"]
+
+
+class RequestError(Exception):
+    """One request that brought no answer.
+
+    Args:
+        trouble: What kind of failure; `connection`, `authentication` and `model` say that no request can succeed.
+        failure: As the journal records it.
+    """
+
+    def __init__(self, trouble: Trouble, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.trouble = trouble
+        self.failure = failure
+
+
+def check_address(base_url: str) -> str:
+    """The endpoint's address as it may be recorded.
+
+    Raises:
+        PrimerError: If it is no http(s) address, or carries a password or a query (where keys hide).
+    """
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise PrimerError(
+            f"synth.teacher.base_url is {base_url!r}; expected an address like https://api.openai.com/v1.",
+            "Give scheme, host and path (most endpoints end in /v1).",
+        )
+    if parts.username or parts.password or parts.query:
+        raise PrimerError(
+            f"synth.teacher.base_url for {parts.hostname} carries a user name, password or query.",
+            "Keys do not belong in a recipe: put the key in an environment variable and name it in api_key_env.",
+        )
+    return base_url.rstrip("/")
+
+
+def read_key(base_url: str, variable: str) -> str | None:
+    """The key from the environment; None where it is unset and the endpoint may do without.
+
+    Raises:
+        PrimerError: If OpenAI itself is asked without a key.
+    """
+    key = os.environ.get(variable, "").strip()
+    if key:
+        return key
+    if urlsplit(base_url).hostname == "api.openai.com":
+        raise PrimerError(
+            f"The endpoint {base_url} wants a key, and the environment variable {variable} is not set.",
+            f"Set it (export {variable}=...), or name another variable in synth.teacher.api_key_env.",
+        )
+    return None
+
+
+@asynccontextmanager
+async def endpoint_client(
+    base_url: str,
+    model: str,
+    identity: str,
+    timeout: float | None,
+    *,
+    key: str | None = None,
+    key_variable: str | None = None,
+) -> AsyncIterator[EndpointClient]:
+    """A client for one endpoint, after a first question that shows whether it is there and takes the key.
+
+    Raises:
+        PrimerError: If the endpoint cannot be reached or refuses the key.
+    """
+    openai = require("openai", install="make setup (or: pip install openai)", purpose="A teacher")
+    http = _http_client(openai, base_url, timeout)
+    async with openai.AsyncOpenAI(
+        base_url=base_url, api_key=key or _NO_KEY, timeout=timeout, max_retries=_RETRIES, http_client=http
+    ) as api:
+        client = EndpointClient(api, base_url, model, identity, timeout, key, key_variable)
+        await client.check()
+        yield client
+
+
+class EndpointClient:
+    """Asks one model at one endpoint; see :class:`synth.teachers.Client`."""
+
+    def __init__(
+        self,
+        api: openai.AsyncOpenAI,
+        base_url: str,
+        model: str,
+        identity: str,
+        timeout: float | None,
+        key: str | None,
+        key_variable: str | None,
+    ) -> None:
+        self.identity = identity
+        self._api, self._base_url, self._model, self._timeout = api, base_url, model, timeout
+        self._key, self._key_variable = key, key_variable
+        self._limit_name = "max_tokens"
+
+    async def check(self) -> None:
+        """Ask for the list of models; endpoints that have none are taken at their word.
+
+        Raises:
+            PrimerError: If the endpoint cannot be reached or refuses the key.
+        """
+        try:
+            await self._api.with_options(max_retries=2, timeout=_CONNECT_SECONDS).models.with_raw_response.list()
+        except Exception as error:  # the client lets errors of its transport through, too
+            request_error = self._explain(error)
+            if request_error.trouble in ("connection", "authentication"):
+                raise self.fatal(request_error) from None
+
+    async def complete(self, messages: list[dict[str, str]], sampling: Sampling, seed: int) -> Reply:
+        """One answer.
+
+        Raises:
+            RequestError: If there is none within the timeout, retries included.
+        """
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                body = await self._create(messages, sampling, seed)
+        except Exception as error:
+            raise self._explain(error) from None
+        return self._read(body, time.monotonic() - started)
+
+    def fatal(self, error: RequestError) -> PrimerError:
+        """What a failure that stops everything means, for people."""
+        where, reason = self._base_url, error.failure.reason
+        if error.trouble == "connection":
+            return PrimerError(
+                f"The endpoint {where} cannot be reached: {reason}",
+                "Check synth.teacher.base_url and that the server runs; what was answered before is kept.",
+            )
+        if error.trouble == "authentication":
+            variable = self._key_variable
+            held = f"the key in {variable}" if self._key else f"a request without a key ({variable} is not set)"
+            return PrimerError(
+                f"The endpoint {where} refused {held}: {reason}",
+                f"Put a valid key in the environment variable {variable}, or name it in synth.teacher.api_key_env.",
+            )
+        if error.trouble == "model":
+            return PrimerError(
+                f"The endpoint {where} does not know the model {self._model!r}: {reason}",
+                "Check synth.teacher.model, and that base_url ends where the API begins (usually /v1).",
+            )
+        if error.trouble == "garbage":
+            return PrimerError(
+                f"The endpoint {where} does not answer in OpenAI's format: {reason}",
+                "Check synth.teacher.base_url: it must be the address of an OpenAI-compatible API (usually .../v1).",
+            )
+        return PrimerError(
+            f"The endpoint {where} fails again and again: {reason}",
+            "Mend what it names (a setting of synth.sampling, a rate limit, the server) and run the same command "
+            "again: it continues where it stopped.",
+        )
+
+    async def _create(self, messages: list[dict[str, str]], sampling: Sampling, seed: int) -> bytes:
+        import openai
+
+        # Standard fields alone, and penalties only where they are set: some endpoints refuse what they do not know.
+        request: dict[str, Any] = {
+            "model": self._model,
+            "messages": messages,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed,
+            self._limit_name: sampling.max_tokens,
+        }
+        for name in ("frequency_penalty", "presence_penalty"):
+            if value := getattr(sampling, name):
+                request[name] = value
+        create = self._api.chat.completions.with_raw_response.create
+        try:
+            response = await create(**request)
+        except openai.BadRequestError as error:
+            if "max_tokens" not in request or "max_completion_tokens" not in str(error):
+                raise
+            # OpenAI's newer models take the limit under its newer name alone; older servers know the older one.
+            self._limit_name = "max_completion_tokens"
+            request[self._limit_name] = request.pop("max_tokens")
+            response = await create(**request)
+        return bytes(response.content)
+
+    def _read(self, body: bytes, seconds: float) -> Reply:
+        try:
+            completion = json.loads(body)
+            choice = completion["choices"][0]
+            text, finish = choice["message"]["content"] or "", choice.get("finish_reason") or "unknown"
+            usage = completion.get("usage") or {}
+            paid, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            shown = body[:80].decode(errors="replace")
+            raise RequestError("garbage", self._failure(200, f"no chat completion in {shown!r}", False)) from None
+        if not (isinstance(text, str) and isinstance(finish, str)):
+            raise RequestError("garbage", self._failure(200, "the reply's text is no text", False))
+        return Reply(self._without_key(text), finish, _count(paid), _count(written), round(seconds, 3))
+
+    def _explain(self, error: Exception) -> RequestError:
+        import openai
+
+        if isinstance(error, RequestError):
+            return error
+        if isinstance(error, openai.APITimeoutError | TimeoutError):
+            return RequestError(
+                "timeout", self._failure(None, f"no reply within {self._timeout or _CONNECT_SECONDS:g} s", False)
+            )
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__ or error
+            return RequestError("connection", self._failure(None, str(cause) or type(cause).__name__, False))
+        if isinstance(error, openai.APIStatusError):
+            status = error.status_code
+            trouble, permanent = _meaning(status)
+            return RequestError(
+                trouble,
+                self._failure(
+                    status, f"HTTP {status}: {error.message.removeprefix(f'Error code: {status} - ')}", permanent
+                ),
+            )
+        return RequestError("garbage", self._failure(None, f"{type(error).__name__}: {error}", False))
+
+    def _failure(self, status: int | None, reason: str, permanent: bool) -> Failure:
+        return Failure(status, self._without_key(" ".join(reason.split()))[:300], permanent)
+
+    def _without_key(self, text: str) -> str:
+        """Servers quote keys in their messages; what is recorded never holds one."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+
+def _meaning(status: int) -> tuple[Trouble, bool]:
+    """What an HTTP status says, and whether the same request would fail again."""
+    if status in (401, 403):
+        return "authentication", False
+    if status == 404:
+        return "model", False
+    if status == 429:
+        return "rate_limit", False
+    if status in (408, 409):
+        return "timeout", False
+    if status < 500:
+        return "request", status in (400, 413, 422)
+    return "server", False
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _http_client(openai: Any, base_url: str, timeout: float | None) -> Any:
+    import httpx2
+
+    host = urlsplit(base_url).hostname or ""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    return openai.DefaultAsyncHttpx2Client(
+        # The engine alone bounds the requests in flight, and every one of them keeps its connection.
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+        timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS),
+        trust_env=not loopback,  # a proxy never stands between Primer and this machine
+    )

@@ -1,0 +1,135 @@
+"""The synthetic corpus: the prompt stream, the teacher and the acceptance rules put together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from primer.documents import Document, read_documents, text_hash, write_corpus
+from primer.progress import say
+from primer.recipe import EndpointTeacher, Recipe, Sampling
+from primer.run import Built
+from prompts.snippets import cut_snippets
+from prompts.stream import PromptStream
+from synth.accept import Judge
+from synth.engine import Accepted, Outcome, Plan, generate
+from synth.journal import Journal, Totals, answer_tag
+from synth.teachers import open_teacher, teacher_identity
+
+
+def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path | None, known: set[str]) -> Built:
+    """Generate the synthetic corpus into a folder.
+
+    Args:
+        recipe: The experiment.
+        folder: Where the corpus goes.
+        journal_path: The run's journal of replies.
+        web: Folder of the web corpus, for the passages in prompts; None if prompts carry none.
+        known: Hashes of the documents of other corpora.
+
+    Raises:
+        PrimerError: See :func:`synth.engine.generate`.
+    """
+    synth = recipe.synth
+    identity = teacher_identity(synth.teacher)
+    plan = Plan(identity, synth.sampling, synth.tokens, synth.concurrency)
+    with Journal(journal_path, answer_tag(identity, synth.sampling)) as journal:
+        outcome = generate(
+            make_stream(recipe, web),
+            plan,
+            Judge(synth.accept, known),
+            journal,
+            lambda: open_teacher(synth.teacher, identity, synth.concurrency, synth.timeout),
+        )
+    for reason, count in outcome.failed.most_common(3):
+        say(f"  [yellow]{count:,d} prompts without a reply:[/] {escape(reason)}")
+    documents = [_document(accepted, identity, synth.sampling) for accepted in outcome.accepted]
+    counts = write_corpus(folder, documents, recipe.corpus.held_out_share, recipe.seed)
+    share = len(outcome.accepted) / outcome.units
+    return Built(
+        f"{len(documents):,d} documents, {outcome.tokens:,d} tokens ({share:.0%} of {outcome.units:,d} prompts)",
+        counts | _facts(recipe, identity, outcome, journal.totals),
+    )
+
+
+def make_stream(recipe: Recipe, web: Path | None) -> PromptStream:
+    """The prompt stream of a recipe.
+
+    Args:
+        recipe: The experiment.
+        web: Folder of the web corpus, for the passages in prompts; None if prompts carry none.
+    """
+    if web is None or recipe.prompts.snippet_share == 0:
+        return PromptStream(recipe, [])
+    rows = read_documents(web, "train", ["id", "text"])
+    return PromptStream(recipe, cut_snippets(rows, recipe.prompts.snippet_words, recipe.seed))
+
+
+def _document(accepted: Accepted, identity: str, sampling: Sampling) -> Document:
+    prompt, reply, text = accepted.prompt, accepted.reply, accepted.verdict.text
+    return Document(
+        id=f"synthetic-{prompt.index:07d}",
+        text=text,
+        source="synthetic",
+        hash=text_hash(text),
+        group=prompt.topic.id,
+        title=prompt.topic.title,
+        origin=identity,
+        licence=None,
+        provenance={
+            "prompt_index": prompt.index,
+            "prompt": "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt.messages),
+            "topic_id": prompt.topic.id,
+            "topic": prompt.topic.title,
+            "field": prompt.topic.field,
+            "form": prompt.form,
+            "audience": prompt.audience,
+            "level": prompt.level,
+            "snippet_id": prompt.snippet_id,
+            "teacher": identity,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": prompt.seed,
+            "finish_reason": reply.finish_reason,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+            "seconds": reply.seconds,
+        },
+    )
+
+
+def _facts(recipe: Recipe, identity: str, outcome: Outcome, totals: Totals) -> dict[str, Any]:
+    """What the report tells of the corpus; see `Totals` for what counts as paid."""
+    rejected = outcome.rejected
+    forms = Counter(accepted.prompt.form for accepted in outcome.accepted)
+    return {
+        "duplicates_removed": rejected["duplicate"] + rejected["near_duplicate"],
+        "origin": f"Written by {identity}",
+        "licence": "Generated text; the terms of the teacher's model and endpoint apply",
+        "tokens": outcome.tokens,
+        "units": outcome.units,
+        "accepted": len(outcome.accepted),
+        "rejected": dict(sorted(rejected.items())),
+        "failed": sum(outcome.failed.values()),
+        "failures": dict(outcome.failed.most_common(20)),
+        "reused": outcome.reused,
+        "prompt_tokens": totals.prompt_tokens,
+        "completion_tokens": totals.completion_tokens,
+        "seconds": round(totals.seconds, 1),
+        "cost_usd": _cost(recipe, totals),
+        "teacher": identity,
+        "forms": dict(sorted(forms.items())),
+    }
+
+
+def _cost(recipe: Recipe, totals: Totals) -> float | None:
+    """US dollars for every answer paid with these settings; None where the recipe gives no prices."""
+    teacher = recipe.synth.teacher
+    if not isinstance(teacher, EndpointTeacher) or teacher.price_input is None or teacher.price_output is None:
+        return None
+    cost = totals.prompt_tokens * teacher.price_input + totals.completion_tokens * teacher.price_output
+    return round(cost / 1e6, 6)

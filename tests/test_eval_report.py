@@ -1,0 +1,300 @@
+"""The page: self-contained, safe against what stands in the corpora, whole where parts are missing, and true to the files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_fixture import Scene, build_run, make_recipe
+
+from eval import charts, run_facts
+from eval.report import write_report
+from eval.statistics import Estimate
+from primer.errors import PrimerError
+from primer.run import RunFolder
+
+HOSTILE = (
+    "</pre></title></style><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}&amp;\"'\u202e\x00\x1b[31m"
+)
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: elements, attributes, text outside of style and script, ids."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"elements left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+    def tags(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag == name]
+
+
+def page_of(path: Path, scene: Scene) -> tuple[str, RunFolder]:
+    run = build_run(path, scene)
+    return write_report(scene.recipe, run).read_text(encoding="utf-8"), run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, RunFolder, Scene]:
+    scene = Scene(make_recipe())
+    html, run = page_of(tmp_path_factory.mktemp("report") / "run", scene)
+    return html, run, scene
+
+
+def assert_self_contained(page: Page, html: str) -> None:
+    allowed = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "nav", "a", "h1", "h2"}
+    allowed |= {"h3", "h4", "p", "ul", "li", "b", "strong", "small", "span", "code", "pre", "details", "summary", "dl"}
+    allowed |= {"dt", "dd", "div", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "svg", "desc"}
+    allowed |= {"circle", "polygon", "polyline", "line", "rect", "text", "tspan"}
+    assert {tag for tag, _ in page.elements} <= allowed
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in page.elements:
+        assert "src" not in attributes
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        if "href" in attributes:
+            assert (attributes["href"] or "").removeprefix("#") in ids, attributes
+        for target in (attributes.get("aria-labelledby") or "").split():
+            assert target in ids
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_page_asks_nothing_of_the_network_and_is_well_formed(finished: tuple[str, RunFolder, Scene]):
+    html, _, _ = finished
+    page = Page(html)
+    assert_self_contained(page, html)
+    assert "default-src 'none'" in html
+    assert len(html) < 400_000
+
+
+def test_the_page_says_what_the_files_say(finished: tuple[str, RunFolder, Scene]):
+    html, run, scene = finished
+    text = " ".join(Page(html).text.split())
+    comparison = json.loads((run.folder("report") / "comparison.json").read_text(encoding="utf-8"))
+    for suite in comparison["suites"]:
+        for score in suite["scores"].values():
+            for metric in ("acc", "acc_norm"):
+                estimate = score[metric]
+                assert f"{100 * estimate['value']:.1f}" in text
+                assert f"{100 * estimate['low']:.1f}–{100 * estimate['high']:.1f}" in text
+    for source in comparison["held_out"]:
+        for estimate in source["scores"].values():
+            assert f"{estimate['value']:.3f} {estimate['low']:.3f}–{estimate['high']:.3f}" in text
+    assert comparison["verdict"]["headline"].replace("“", "").replace("”", "") in text
+    facts = run.require("corpus/synthetic").facts
+    for n in (facts["prompt_tokens"], facts["completion_tokens"], facts["tokens"], *facts["rejected"].values()):
+        assert f"{n:,}" in text
+    assert "no price was given" in text
+    assert f"{scene.recipe.train.tokens:,}" in text
+    assert "max_epochs: 4.0" in text
+    assert "primer report textbooks.yaml" in text
+    for reason in facts["rejected"]:
+        assert reason in text
+    assert f"Holm’s correction over all {comparison['tests']} tests" in text
+
+
+def test_best_is_marked_only_where_it_is_beyond_noise(finished: tuple[str, RunFolder, Scene]):
+    html, run, _ = finished
+    comparison = json.loads((run.folder("report") / "comparison.json").read_text(encoding="utf-8"))
+    differences = {(d["measure"], d["subject"], d["first"], d["second"]): d for d in comparison["differences"]}
+    table = html[html.index("Bits per byte of held-out text, with") :]
+    table = table[: table.index("</table>")]
+    for source in comparison["held_out"]:
+        scores = {v: e["value"] for v, e in source["scores"].items()}
+        best = min(scores, key=lambda v: scores[v])
+        pairs = [d for k, d in differences.items() if k[:2] == ("bits_per_byte", source["source"]) and best in k[2:]]
+        marked = all(d["p_adjusted"] < 0.05 for d in pairs)
+        assert (f"<strong>{scores[best]:.3f}</strong>" in table) == marked
+    assert table.count("<strong>") == 2  # on the text of its own source, synthetic and web each; on code none
+
+
+def test_samples_show_their_whole_prompt_and_are_always_the_same(finished: tuple[str, RunFolder, Scene]):
+    html, run, scene = finished
+    corpus = run.folder("corpus/synthetic")
+    first, again = (run_facts.choose_samples(corpus, scene.recipe.seed, 6) for _ in range(2))
+    assert first == again
+    assert first != run_facts.choose_samples(corpus, scene.recipe.seed + 1, 6)
+    forms = [dict(sample.facts)["Form"] for sample in first]
+    assert len(set(forms)) == 5
+    text = " ".join(Page(html).text.split())
+    for sample in first:
+        assert sample.prompt is not None
+        assert sample.prompt in text
+        assert dict(sample.facts)["Topic"] in text
+    long = [s for s in run_facts.choose_samples(run.folder("corpus/web"), 1, 30) if s.left_out]
+    assert long
+    assert all(len(s.text) == 4000 for s in long)
+
+
+def test_hostile_text_is_shown_and_never_obeyed(tmp_path: Path):
+    scene = Scene(
+        make_recipe(description=f"A test. {HOSTILE}"),
+        web_text=f"{HOSTILE} ",
+        prompt=HOSTILE.replace("{", "{{").replace("}", "}}") + "{topic}",
+        foreign=HOSTILE,
+    )
+    html, run = page_of(tmp_path / "run", scene)
+    page = Page(html)
+    assert_self_contained(page, html)
+    assert "<script" not in html
+    assert "\x00" not in html
+    assert "\x1b" not in html
+    assert "{{ 7*7 }}" in page.text
+    assert page.text.count("<script>alert(1)</script>") > 30
+    json.loads((run.folder("report") / "comparison.json").read_text(encoding="utf-8"))
+
+
+def test_charts_escape_their_labels_and_keep_every_mark_inside():
+    row = charts.Row(HOSTILE, HOSTILE, 0.25, [Estimate(0.3, 0.0, 1.0), Estimate(0.9, 0.9, 0.9)])
+    axis = charts.Axis(HOSTILE, lambda v: f"{v:.1f}", (0, 1))
+    drawn = charts.dot_chart("c", HOSTILE, [row], [HOSTILE, "b"], axis)
+    drawn += charts.bar_chart("b", HOSTILE, [(HOSTILE, 3.0), ("none", 0.0)], str)
+    line = [(float(10**n), 8.0 - n) for n in range(1, 6)]
+    drawn += charts.line_chart(
+        "l", HOSTILE, HOSTILE, [(HOSTILE, line), ("empty", []), ("one", [(5.0, 3.0)])], axis, axis
+    )
+    page = Page(drawn.replace("\x00", "").replace("\x1b", ""))
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert len(page.tags("svg")) == 6
+    width = 0.0
+    for tag, attributes in page.elements:
+        if tag == "svg":
+            width = float((attributes["viewbox"] or "").split()[2])
+        for name in ("x", "x1", "x2", "cx"):
+            if name in attributes:
+                assert -1 <= float(attributes[name] or "nan") <= width
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+
+
+def test_every_variant_has_its_own_marker():
+    drawn = [charts.key(n).replace(f"v{n % 8}", "") for n in range(16)]
+    assert len(set(drawn)) == 16
+
+
+def test_ticks_enclose_what_they_measure():
+    for low, high in [(0.0, 1.0), (0.21, 0.24), (2.29, 2.3), (5.0, 5.0), (0.0, 0.0), (1e-9, 3e5)]:
+        ticks = charts.nice_ticks(low, high, 6)
+        assert ticks[0] <= low + 1e-9
+        assert ticks[-1] >= high - 1e-9
+        assert 2 <= len(ticks) <= 9
+    assert charts.nice_ticks(0.02, 1.0, 6, (0, 1))[-1] == 1.0
+
+
+def test_smoothing_keeps_the_level_and_the_ends():
+    points = [(float(n), 5.0 + (-1) ** n) for n in range(1, 2001)]
+    line = charts.smooth(points)
+    assert (line[0][0], len(line) <= 161) == (1.0, True)
+    assert all(4.9 < y < 5.1 for x, y in line if 300 < x < 1900)
+    assert charts.smooth([]) == []
+    assert charts.smooth([(4.0, 2.0)]) == [(4.0, 2.0)]
+
+
+def test_what_was_not_measured_is_absent(tmp_path: Path):
+    html, _ = page_of(tmp_path / "run", Scene(make_recipe(), toxicity=False, suites=("science", "social")))
+    page = Page(html)
+    assert_self_contained(page, html)
+    assert "Toxicity" not in page.text
+    assert "Mean of the benchmarks" not in page.text
+    assert "Mean of the built-in suites" in page.text
+    html, _ = page_of(tmp_path / "bare", Scene(make_recipe(), toxicity=False, suites=()))
+    page = Page(html)
+    assert_self_contained(page, html)
+    assert "Accuracy" not in page.text
+    assert "No suite of questions was run." in page.text
+
+
+def test_a_single_variant_has_a_report_without_comparisons(tmp_path: Path):
+    html, run = page_of(tmp_path / "run", Scene(make_recipe("web"), suites=("science",)))
+    page = Page(html)
+    assert_self_contained(page, html)
+    assert "There is one variant, web, and so nothing to compare" in " ".join(page.text.split())
+    assert "All tests" not in page.text
+    assert "ahead" not in page.text
+    assert "Within noise" not in page.text
+    assert run.require("report").facts["differences"] == 0
+
+
+def test_the_verdict_of_models_at_chance_stands_at_the_top(tmp_path: Path):
+    html, _ = page_of(tmp_path / "run", Scene(make_recipe(), skill={}, suites=("science", "social", "reading")))
+    assert "None of the variants answers questions better than chance" in Page(html).text
+    assert "*</td>" not in html
+
+
+def test_running_again_repeats_nothing_until_a_fact_changes(tmp_path: Path):
+    scene = Scene(make_recipe("web", "mixed"), suites=("science",))
+    run = build_run(tmp_path / "run", scene)
+    path = write_report(scene.recipe, run)
+    before = path.stat().st_mtime_ns
+    assert write_report(scene.recipe, run).stat().st_mtime_ns == before
+    manifest = run.folder("corpus/synthetic") / "manifest.json"
+    data = json.loads(manifest.read_text(encoding="utf-8"))
+    data["facts"]["cost_usd"] = 3.5
+    manifest.write_text(json.dumps(data), encoding="utf-8")
+    assert "3.50 US dollars" in write_report(scene.recipe, run).read_text(encoding="utf-8")
+
+
+def test_missing_stages_and_damaged_logs_are_errors_that_say_what_to_do(tmp_path: Path):
+    recipe = make_recipe("web", "mixed")
+    scene = Scene(recipe, suites=("science",))
+    run = build_run(tmp_path / "run", scene)
+    log = run.folder("models/web") / "training.jsonl"
+    text = log.read_text(encoding="utf-8")
+    log.write_text(text + '{"step": 301, "los', encoding="utf-8")
+    with pytest.raises(PrimerError, match=r"training.jsonl, line 301"):
+        write_report(recipe, run)
+    log.write_text(text + '{"step": 301, "tokens": 2465792, "loss": null}\n{"tokens": 2473984, "loss": NaN}\n', "utf-8")
+    assert "web: 2 logged steps had no finite loss" in write_report(recipe, run).read_text(encoding="utf-8")
+    (run.folder("eval/mixed") / "manifest.json").unlink()
+    with pytest.raises(PrimerError, match=r"eval/mixed is not there yet"):
+        write_report(recipe, run)
+
+
+def test_commands_name_a_shipped_recipe_only_if_it_is_that_recipe(repository: Path):
+    from primer.recipe_file import load_recipe
+
+    smoke = repository / "recipes" / "smoke.yaml"
+    assert run_facts.reproduce_commands(load_recipe(smoke)) == (
+        ["make smoke", "primer report recipes/smoke.yaml"],
+        True,
+    )
+    changed = load_recipe(smoke, ["train.learning_rate=1e-5"])
+    assert run_facts.reproduce_commands(changed) == (["primer report smoke.yaml"], False)
+
+
+def test_importing_the_report_is_light():
+    code = (
+        "import sys, primer.run, primer.recipe, primer.fingerprint; before = set(sys.modules); import eval.report; "
+        "print(sorted(set(sys.modules) - before))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert found.stdout.strip() == "['eval', 'eval.report']"

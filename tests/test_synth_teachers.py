@@ -1,0 +1,251 @@
+"""Teachers: what they send, what their failures say, and that nothing of theirs is left running."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mock_endpoint import Faults, running
+
+from primer.errors import PrimerError
+from primer.recipe import EmbeddedTeacher, EndpointTeacher, Sampling, Teacher, VllmTeacher
+from synth import embedded
+from synth.endpoint import RequestError
+from synth.journal import Reply
+from synth.teachers import Client, open_teacher, teacher_identity
+
+MESSAGES = [{"role": "user", "content": "Name a colour and say where one sees it."}]
+
+
+def endpoint(address: str, model: str = "mock") -> EndpointTeacher:
+    return EndpointTeacher(kind="openai", base_url=address, model=model, api_key_env="PRIMER_TEST_KEY")
+
+
+def ask(teacher: Teacher, sampling: Sampling | None = None, seeds: tuple[int, ...] = (1,)) -> list[Reply]:
+    async def asked() -> list[Reply]:
+        async with open_teacher(teacher, teacher_identity(teacher), 4, 30.0) as client:
+            return await asyncio.gather(*(one(client, seed) for seed in seeds))
+
+    async def one(client: Client, seed: int) -> Reply:
+        return await client.complete(MESSAGES, sampling or Sampling(), seed)
+
+    return asyncio.run(asked())
+
+
+def test_an_endpoint_gets_standard_fields_and_the_key(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PRIMER_TEST_KEY", "sk-secret")
+    with running(Faults(key="sk-secret")) as mock:
+        replies = ask(endpoint(mock.address), Sampling(temperature=0.5, frequency_penalty=0.25), (3,))
+        assert mock.bodies == [
+            {
+                "model": "mock",
+                "messages": MESSAGES,
+                "temperature": 0.5,
+                "top_p": 0.95,
+                "seed": 3,
+                "max_tokens": 600,
+                "frequency_penalty": 0.25,
+            }
+        ]
+    assert (replies[0].finish_reason, replies[0].prompt_tokens) == ("stop", 9)
+    assert replies[0].completion_tokens == len(replies[0].text.split())
+
+
+def test_a_local_endpoint_needs_no_key_and_openai_does(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PRIMER_TEST_KEY", raising=False)
+    with running() as mock:
+        assert ask(endpoint(mock.address))[0].text
+    with pytest.raises(PrimerError, match="PRIMER_TEST_KEY is not set"):
+        ask(endpoint("https://api.openai.com/v1"))
+    with running(Faults(key="wanted")) as mock, pytest.raises(PrimerError, match="PRIMER_TEST_KEY is not set"):
+        ask(endpoint(mock.address))
+
+
+def test_newer_models_get_the_newer_name_of_the_limit():
+    with running(Faults(new_limit_name=True)) as mock:
+        assert len(ask(endpoint(mock.address), seeds=(1, 2))) == 2
+        assert [body.get("max_completion_tokens") for body in mock.bodies][-1] == 600
+
+
+def test_an_unreachable_endpoint_is_named():
+    started = time.monotonic()
+    with pytest.raises(PrimerError, match=r"http://127.0.0.1:9/v1 cannot be reached"):
+        ask(endpoint("http://127.0.0.1:9/v1"))
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    "address", ["api.openai.com/v1", "ftp://host/v1", "https://user:pw@host/v1", "https://host/v1?api-key=secret"]
+)
+def test_an_address_that_is_none_or_holds_a_secret_is_refused(address: str):
+    with pytest.raises(PrimerError, match="base_url") as error:
+        teacher_identity(endpoint(address))
+    assert "secret" not in str(error.value)
+    assert "pw" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["html", "no choices", "choices of another kind"])
+def test_an_endpoint_that_speaks_another_language_is_told_so(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("synth.endpoint._RETRIES", 0)
+    with running(Faults(garbage="colour")) as mock:
+        if kind != "html":
+            body = {} if kind == "no choices" else {"choices": [{"message": {"content": 5}}]}
+            monkeypatch.setattr("mock_endpoint.completion", lambda _answer, _body: body)
+            mock.faults.garbage = None
+        with pytest.raises(RequestError) as error:
+            ask(endpoint(mock.address))
+    assert error.value.trouble == "garbage"
+
+
+def test_what_an_answer_depends_on_is_in_the_identity(tmp_path: Path):
+    model = tmp_path / "a.gguf"
+    model.write_bytes(b"GGUF 1")
+    first = teacher_identity(EmbeddedTeacher(model=str(model)))
+    assert teacher_identity(EmbeddedTeacher(model=str(model), threads=1)) == first
+    assert teacher_identity(EmbeddedTeacher(model=str(model), context=512)) != first
+    model.write_bytes(b"GGUF 2")
+    assert teacher_identity(EmbeddedTeacher(model=str(model))) != first
+    assert teacher_identity(endpoint("http://a/v1")) != teacher_identity(endpoint("http://b/v1"))
+    assert teacher_identity(endpoint("http://a/v1")) == teacher_identity(endpoint("http://a/v1/"))
+    assert teacher_identity(VllmTeacher(kind="vllm", model="m")) != teacher_identity(
+        VllmTeacher(kind="vllm", model="m", arguments=["--quantization", "fp8"])
+    )
+
+
+def test_a_missing_or_broken_model_file_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(PrimerError, match="there is no such file"):
+        teacher_identity(EmbeddedTeacher(model=str(tmp_path / "none.gguf")))
+    (tmp_path / "text.gguf").write_text("not a model")
+    with pytest.raises(PrimerError, match="is not a GGUF file"):
+        teacher_identity(EmbeddedTeacher(model=str(tmp_path / "text.gguf")))
+    monkeypatch.setitem(embedded.PACKAGED, "smollm2-135m-instruct", "no_such_package")
+    with pytest.raises(PrimerError, match="make setup"):
+        teacher_identity(EmbeddedTeacher())
+
+
+def test_llama_cpp_says_why_it_cannot_load_a_model(tmp_path: Path):
+    model = tmp_path / "short.gguf"
+    model.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(PrimerError, match="llama.cpp could not load") as error:
+        ask(EmbeddedTeacher(model=str(model)))
+    assert "gguf" in error.value.problem.split(": ", 1)[1].lower()
+
+
+def test_the_embedded_teacher_answers_quietly():
+    script = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_synth_teachers import *\n"
+        "for r in ask(EmbeddedTeacher(threads=1), Sampling(max_tokens=20), (1, 2)): print(r)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    replies = [eval(line, {"Reply": Reply}) for line in done.stdout.splitlines()]
+    assert len(replies) == 2
+    assert len({reply.text for reply in replies}) == 2  # the seed counts
+    assert all(reply.completion_tokens <= 20 for reply in replies)
+    assert all(reply.prompt_tokens > 9 for reply in replies)
+    assert any(reply.finish_reason == "length" for reply in replies)
+    assert done.stderr == ""
+
+
+FAKE_VLLM = """#!{python}
+import sys, time, subprocess
+sys.path.insert(0, {tests!r})
+assert sys.argv[1:3] == ["serve", "some/model"], sys.argv
+port = sys.argv[sys.argv.index("--port") + 1]
+if "--die" in sys.argv:
+    print("CUDA out of memory: tried to allocate [too much]"); sys.exit(3)
+if "--stall" in sys.argv:
+    print("Loading weights"); sys.stdout.flush(); time.sleep(60)
+worker = subprocess.Popen(["sleep", "600"])
+open({workers!r}, "w").write(str(worker.pid))
+sys.argv = ["mock_endpoint", "--port", port]
+import mock_endpoint
+mock_endpoint.main()
+"""
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `vllm` on the PATH that serves the mock, with a worker process; returns the file of the worker's pid."""
+    program, workers = tmp_path / "bin" / "vllm", tmp_path / "worker"
+    program.parent.mkdir()
+    program.write_text(FAKE_VLLM.format(python=sys.executable, tests=str(Path(__file__).parent), workers=str(workers)))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return workers
+
+
+def serving(*arguments: str) -> VllmTeacher:
+    return VllmTeacher(kind="vllm", model="some/model", arguments=list(arguments), startup_seconds=30)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2] if Path("/proc").exists() else True
+
+
+def test_vllm_is_started_asked_and_stopped_with_its_workers(vllm: Path):
+    assert ask(serving("--max-model-len", "2048"))[0].text
+    assert not alive(int(vllm.read_text()))
+
+
+def test_vllm_that_dies_shows_its_last_lines(vllm: Path):
+    with pytest.raises(PrimerError, match=r"exit status 3.*\nCUDA out of memory: tried to allocate \[too much\]"):
+        ask(serving("--die"))
+
+
+def test_vllm_that_does_not_answer_is_stopped(vllm: Path):
+    teacher = serving("--stall").model_copy(update={"startup_seconds": 2})
+    with pytest.raises(PrimerError, match=r"did not answer within 2 s.*\nLoading weights"):
+        ask(teacher)
+
+
+def test_a_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(PrimerError, match="no `vllm` program") as error:
+        ask(serving())
+    assert "pip install 'primer-lab[vllm]'" in error.value.remedy
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_vllm_does_not_outlive_primer(vllm: Path, number: int):
+    if number == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("only Linux tells a child that its parent was killed")
+    script = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_synth_teachers import *\n"
+        "async def main():\n"
+        "    teacher = serving()\n"
+        "    async with open_teacher(teacher, teacher_identity(teacher), 4, 30.0): await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while not vllm.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    process.wait(20)
+    server = server_of(int(vllm.read_text())) if number == signal.SIGKILL else None
+    while server is not None and alive(server) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server is None or not alive(server)
+    if number == signal.SIGINT:
+        assert not alive(int(vllm.read_text()))
+    else:
+        os.kill(int(vllm.read_text()), signal.SIGKILL)  # the fake does not stop its worker as vLLM does
+
+
+def server_of(worker: int) -> int | None:
+    """The worker's parent, if it still is the server."""
+    parent = int(Path(f"/proc/{worker}/stat").read_text().split()[3])
+    return parent if parent > 1 and b"vllm" in Path(f"/proc/{parent}/cmdline").read_bytes() else None

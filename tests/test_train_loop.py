@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from primer.errors import PrimerError
+from primer.recipe import Recipe
+from primer.recipe_file import dump_recipe
+from primer.run import RunFolder
+from train import loop
+from train.checkpoint import load_checkpoint, save_checkpoint
+from train.hardware import choose_hardware, cpu_bytes, even_split, first_micro_batch
+from train.mixture import Mixture
+from train.model import Phi, Shape
+from train.optimizer import learning_rate, make_optimizer
+from train.stages import train_variants
+from train.training_log import TrainingLog, final_loss, read_log
+from train_samples import fill_corpora, recipe
+
+# Every step leaves a checkpoint; a run is slow enough to be killed in the middle.
+_PROGRAM = """
+import sys, time
+from pathlib import Path
+from primer.recipe_file import load_recipe
+from primer.run import RunFolder
+from train import loop
+from train.stages import train_variants
+step = loop.Trainer._take_step
+def slow(self, rate):
+    time.sleep(0.02)
+    return step(self, rate)
+loop.Trainer._take_step = slow
+recipe = load_recipe(Path(sys.argv[1]))
+with RunFolder.opened(Path(sys.argv[2]), recipe) as run:
+    train_variants(recipe, run)
+"""
+
+
+def _train(path: Path, asked: Recipe) -> Path:
+    """Corpora, tokens and models of a recipe; returns the folder of its first model."""
+    with RunFolder.opened(path, asked) as run:
+        fill_corpora(run)
+        train_variants(asked, run)
+        return run.folder(f"models/{asked.variants[0].name}")
+
+
+def _start(path: Path, asked: Recipe) -> subprocess.Popen[str]:
+    file = path.parent / f"{path.name}.yaml"
+    file.write_text(dump_recipe(asked))
+    repository = Path(__file__).parent.parent
+    return subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, str(file), str(path)],
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for_step(path: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        found = [int(p.name.split("-")[1]) for p in path.glob("partial/*/checkpoint-*.pt")]
+        if found and max(found) >= step:
+            return
+        time.sleep(0.005)
+    process.kill()
+    pytest.fail(f"no checkpoint of step {step} appeared: {process.communicate()[1]}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _train(tmp_path_factory.mktemp("whole") / "run", recipe())
+
+
+def test_a_model_is_trained_and_described(uninterrupted: Path):
+    manifest = json.loads((uninterrupted / "manifest.json").read_text())
+    facts = manifest["facts"]
+    rows = read_log(uninterrupted)
+    assert [row["step"] for row in rows] == list(range(1, 21))
+    assert rows[-1]["tokens"] == facts["tokens"] == 20 * 256
+    assert rows[0]["loss"] == pytest.approx(math.log(300), abs=0.1)
+    assert facts["final_loss"] < rows[0]["loss"] - 0.5
+    assert facts["final_loss"] == pytest.approx(sum(row["loss"] for row in rows[-2:]) / 2, abs=1e-4)
+    assert set(rows[0]) == {"step", "tokens", "loss", "learning_rate", "gradient_norm", "tokens_per_second"}
+    assert sum(facts["tokens_by_source"].values()) == facts["tokens"]
+    assert facts["tokens_by_source"]["synthetic"] == facts["tokens"] / 2
+    assert set(facts["epochs"]) == {"synthetic", "web", "code"}
+    assert facts["parameters"] == sum(t.numel() for t in load_file(uninterrupted / "model.safetensors").values())
+    assert (facts["device"], facts["precision"], facts["mfu"]) == ("CPU", "fp32", None)
+    assert not list(uninterrupted.rglob("*checkpoint*"))
+    assert not list(uninterrupted.parents[1].glob("partial/*"))
+    tokens = json.loads((uninterrupted.parents[1] / "tokens/manifest.json").read_text())["facts"]
+    assert tokens["kind"] == "trained"
+    assert tokens["vocabulary_size"] == 300
+    assert all(source["train_bytes"] > source["train_tokens"] for source in tokens["sources"].values())
+
+
+def test_running_again_does_nothing(uninterrupted: Path):
+    before = (uninterrupted / "manifest.json").stat().st_mtime_ns
+    assert _train(uninterrupted.parents[1], recipe()) == uninterrupted
+    assert (uninterrupted / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_killed_and_run_again_gives_the_same_weights_to_the_bit(uninterrupted: Path, tmp_path: Path):
+    path, asked = tmp_path / "run", recipe(train={"checkpoint_seconds": 1e-3})
+    with RunFolder.opened(path, asked) as run:
+        fill_corpora(run)
+    process = _start(path, asked)
+    _wait_for_step(path, random.randrange(2, 15), process)
+    process.kill()
+    process.wait()
+    assert not (path / "models").exists()
+    saved = load_checkpoint(next(path.glob("partial/models-*")))
+    assert saved is not None
+    assert 2 <= saved["step"] < 20
+    model = _train(path, asked)
+    assert (model / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
+    logged, expected = read_log(model), read_log(uninterrupted)
+    for row in (*logged, *expected):
+        del row["tokens_per_second"]
+    assert logged == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(uninterrupted: Path, tmp_path: Path, number: signal.Signals):
+    path, asked = tmp_path / "run", recipe(train={"checkpoint_seconds": 1e6})
+    with RunFolder.opened(path, asked) as run:
+        fill_corpora(run)
+        take_step, taken = loop.Trainer._take_step, []
+
+        def interrupted(trainer: loop.Trainer, rate: float) -> tuple[float, float]:
+            taken.append(rate)
+            if len(taken) == 7:
+                os.kill(os.getpid(), number)
+            return take_step(trainer, rate)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop.Trainer, "_take_step", interrupted)
+            handler = signal.getsignal(number)
+            with pytest.raises(PrimerError, match=f"stopped by {number.name} after step 7 of 20") as caught:
+                train_variants(asked, run)
+            assert signal.getsignal(number) is handler
+        assert "again" in caught.value.remedy
+    model = _train(path, asked)
+    assert (model / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
+
+
+def test_a_model_whose_stage_was_killed_after_training_is_not_trained_again(uninterrupted: Path, tmp_path: Path):
+    with RunFolder.opened(tmp_path / "run", recipe()) as run, pytest.MonkeyPatch.context() as patch:
+        fill_corpora(run)
+        patch.setattr("train.build.remove_checkpoints", lambda folder: 1 / 0)  # the last thing a build does
+        with pytest.raises(ZeroDivisionError):
+            train_variants(recipe(), run)
+        patch.undo()
+        patch.setattr(loop.Trainer, "run", lambda self: pytest.fail("trained again"))
+        train_variants(recipe(), run)
+        found = run.folder("models/mixed") / "model.safetensors"
+        assert found.read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
+
+
+def test_dividing_a_step_into_passes_changes_nothing_but_rounding(uninterrupted: Path, tmp_path: Path):
+    model = _train(tmp_path / "run", recipe(train={"micro_batch": 3}))  # 8 sequences as 3, 3 and 2
+    expected = load_file(uninterrupted / "model.safetensors")
+    for name, tensor in load_file(model / "model.safetensors").items():
+        torch.testing.assert_close(tensor, expected[name], atol=2e-3, rtol=0)
+    losses = [[row["loss"] for row in read_log(folder)] for folder in (model, uninterrupted)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_variants_start_from_the_same_weights_and_differ_in_data_alone(tmp_path: Path):
+    variants = [{"name": "a", "mixture": {"web": 1.0}}, {"name": "b", "mixture": {"code": 1.0}}]
+    asked = recipe(variants=variants, train={"tokens": 32 * 8, "learning_rate": 1e-12})
+    first = _train(tmp_path / "run", asked)
+    states = [load_file(first.parent / name / "model.safetensors") for name in ("a", "b")]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], atol=1e-9, rtol=0)
+    assert read_log(first)[0]["loss"] != read_log(first.parent / "b")[0]["loss"]
+
+
+def test_a_budget_too_large_for_any_variant_stops_before_training(tmp_path: Path):
+    variants = [{"name": "a", "mixture": {"web": 1.0}}, {"name": "b", "mixture": {"web": 0.01, "code": 0.99}}]
+    asked = recipe(variants=variants, train={"tokens": 200_000, "max_epochs": 9.0})
+    with pytest.raises(PrimerError, match="Variant 'b' needs") as caught:
+        _train(tmp_path / "run", asked)
+    assert "max_epochs" in caught.value.remedy
+    assert not (tmp_path / "run/models").exists()
+
+
+def test_missing_corpora_name_the_command_that_makes_them(tmp_path: Path):
+    with RunFolder.opened(tmp_path / "run", recipe()) as run, pytest.raises(PrimerError, match="corpus") as caught:
+        train_variants(recipe(), run)
+    assert "primer synth" in caught.value.remedy
+
+
+def test_damaged_checkpoint_is_an_error_with_a_remedy(tmp_path: Path):
+    state = {"step": 5, "model": {"w": torch.arange(1000.0)}, "micro_batch": 2}
+    save_checkpoint(tmp_path, 3, {"step": 3})
+    path = save_checkpoint(tmp_path, 5, state)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # only the newest is kept, nothing else is left
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert torch.equal(loaded["model"]["w"], state["model"]["w"])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    for damaged in (bytes(data), bytes(data[:300]), b""):
+        path.write_bytes(damaged)
+        with pytest.raises(PrimerError, match="is damaged") as caught:
+            load_checkpoint(tmp_path)
+        assert str(path) in caught.value.remedy
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path):
+    class Harmful:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.mkdir, (str(tmp_path / "made"),))
+
+    save_checkpoint(tmp_path, 1, {"step": Harmful()})
+    with pytest.raises(PrimerError, match="cannot be read"):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "made").exists()
+
+
+def _trainer(tmp_path: Path, asked: Recipe, uninterrupted: Path) -> loop.Trainer:
+    from train.shards import Shard
+    from train.tokenizer import load_tokenizer, tokenizer_hash
+
+    tokens = uninterrupted.parents[1] / "tokens"
+    shards = {"web": Shard(tokens, "web", tokenizer_hash(load_tokenizer(tokens)))}
+    model = Phi(Shape.of(asked.model, 300))
+    model.initialize(0)
+    mixture = Mixture(shards, {"web": 1.0}, asked.model.context, 0)
+    return loop.Trainer(asked, "models/test", model, mixture, choose_hardware(asked.train), tmp_path)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trainer = _trainer(tmp_path, recipe(), uninterrupted)
+    honest, weights = Phi.loss, []
+
+    def loss(model: Phi, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        weights.append(model.head.weight.detach().clone())
+        return honest(model, tokens, targets) * (math.nan if trainer.step in (3, 4) else 1)
+
+    monkeypatch.setattr(Phi, "loss", loss)
+    _, skipped = trainer.run()
+    assert skipped == 2
+    rows = read_log(tmp_path)
+    assert [row["step"] for row in rows if row["loss"] is None] == [4, 5]
+    assert all(torch.isfinite(p).all() for p in trainer.parameters)
+    # One dry pass, then two passes a step: nothing moves in steps 3 and 4, all else does.
+    assert torch.equal(weights[1 + 2 * 3], weights[1 + 2 * 5])
+    assert not torch.equal(weights[1 + 2 * 5], weights[1 + 2 * 6])
+
+
+def test_ten_such_steps_in_a_row_end_the_training(uninterrupted: Path, tmp_path: Path):
+    trainer = _trainer(tmp_path, recipe(), uninterrupted)
+    trainer.model.final_norm.weight.data.fill_(math.inf)
+    with pytest.raises(PrimerError, match=r"not finite in 10 steps in a row, up to step 10") as caught:
+        trainer.run()
+    assert "learning_rate" in caught.value.remedy
+    assert len(read_log(tmp_path)) == 9 or len(read_log(tmp_path)) == 10
+
+
+def test_clipping_limits_the_step_by_the_norm(uninterrupted: Path, tmp_path: Path):
+    asked = recipe(train={"gradient_clip": 1e-3, "epsilon": 1.0})  # so large an epsilon makes AdamW feel the scale
+    free = recipe(train={"epsilon": 1.0})
+    moved = []
+    for number, each in enumerate((asked, free)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        trainer = _trainer(folder, each, uninterrupted)
+        before = [p.detach().clone() for p in trainer.parameters]
+        trainer.run()
+        moved.append(
+            sum(float((p - b).norm()) for p, b in zip(trainer.parameters, before, strict=True) if p.dim() == 1)
+        )
+        norms = [row["gradient_norm"] for row in read_log(folder)]
+        assert min(norms) > 1e-2  # the norm before clipping is what is logged
+    assert moved[0] < moved[1] / 5
+
+
+def test_log_is_cut_back_to_the_checkpoint_and_a_torn_line_is_dropped(tmp_path: Path):
+    log = TrainingLog(tmp_path, 0)
+    for step in range(1, 8):
+        log.append({"step": step, "loss": None if step == 7 else float(step)})
+    log.close()
+    with (tmp_path / "training.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')
+    TrainingLog(tmp_path, 5).close()
+    assert [row["step"] for row in read_log(tmp_path)] == [1, 2, 3, 4, 5]
+    assert final_loss(tmp_path) == 5.0
+    assert final_loss(tmp_path / "nowhere") is None
+
+
+def test_learning_rate_over_the_steps():
+    constant = recipe(train={"warmup_steps": 4, "learning_rate": 1.0}).train
+    assert [learning_rate(constant, step, 20) for step in (0, 3, 4, 19)] == [0.25, 1.0, 1.0, 1.0]
+    cosine = recipe(train={"warmup_steps": 4, "learning_rate": 1.0, "schedule": "cosine"}).train
+    rates = [learning_rate(cosine, step, 21) for step in range(21)]
+    assert rates[3] == rates[4] == 1.0
+    assert rates[12] == pytest.approx(0.55)
+    assert rates[20] == pytest.approx(0.1)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_decay_applies_to_matrices_only():
+    model = Phi(Shape.of(recipe().model, 300))
+    groups = make_optimizer(model, recipe().train).param_groups
+    assert [(g["weight_decay"], {p.dim() for p in g["params"]}) for g in groups] == [(0.1, {2}), (0.0, {1})]
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+    assert groups[0]["betas"] == (0.9, 0.98)
+    assert groups[0]["eps"] == 1e-7
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_sixteen_bits_on_a_cpu_are_refused(precision: str):
+    with pytest.raises(PrimerError, match=f"train.precision is {precision}"):
+        choose_hardware(recipe(train={"precision": precision}).train)
+
+
+def test_a_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PrimerError, match="sees no CUDA device"):
+        choose_hardware(recipe(train={"device": "cuda"}).train)
+
+
+def test_sequences_of_a_pass_follow_from_memory(monkeypatch: pytest.MonkeyPatch):
+    asked = recipe()
+    hardware, shape = choose_hardware(asked.train), Shape.of(asked.model, 300)
+    fixed, each = cpu_bytes(shape)
+    monkeypatch.setattr("train.hardware.available_memory", lambda: fixed + 2 * each * 3)
+    assert first_micro_batch(shape, 8, hardware) == 3
+    monkeypatch.setattr("train.hardware.available_memory", lambda: fixed)
+    with pytest.raises(PrimerError, match="needs about"):
+        first_micro_batch(shape, 8, hardware)
+    assert [even_split(8, 5), even_split(7, 4), even_split(2048, 64), even_split(3, 10)] == [4, 4, 64, 3]
