@@ -79,7 +79,7 @@ def measure_held_out(
     Returns:
         The totals for `results.json` and one item a document. The totals' bits per byte is all bits over all bytes.
     """
-    encoded = [[model.prefix_token_id, *ids] for ids in model.encode([row["text"] for row in documents])]
+    encoded = [[model.prefix_token_id, *ids] for ids in model.encode_text([row["text"] for row in documents])]
     loglikelihoods = total_loglikelihoods(model, encoded, progress)
     items = [
         {

@@ -73,7 +73,7 @@ class PrimerLM(LM):  # type: ignore[misc]
         return token
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text."""
+        """Token ids of each text, as the hf backend has them."""
         if not texts:
             return []
         # As the hf backend: a text that brings its own beginning-of-text token gets no second one.
@@ -82,6 +82,15 @@ class PrimerLM(LM):  # type: ignore[misc]
         if any(bare):
             plain = self.tokenizer(list(texts), return_attention_mask=False, add_special_tokens=False)["input_ids"]
             ids = [without if own else encoded for own, encoded, without in zip(bare, ids, plain, strict=True)]
+        return ids
+
+    def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of corpus text, as in training: nothing is added, a spelled-out `<|endoftext|>` is ordinary text."""
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(
+            list(texts), return_attention_mask=False, add_special_tokens=False, split_special_tokens=True
+        )["input_ids"]
         return ids
 
     def score(

@@ -101,9 +101,8 @@ def _page(
     )
     environment.filters["variants"] = partial(_mark_variants, [v.name for v in recipe.variants])
     # Charts escape what enters them; they and the style sheet are the only markup that the template takes as it is.
-    return environment.get_template(
-        _TEMPLATE
-    ).render(
+    template = environment.get_template(_TEMPLATE)
+    page = template.render(
         recipe=recipe,
         style=Markup((_HERE / _STYLE).read_text(encoding="utf-8")),  # noqa: S704
         verdict=verdict,
@@ -128,6 +127,7 @@ def _page(
         shipped=shipped,
         date=max(m.started for m in manifests.values())[:10],
     )
+    return run_facts.clean(page)
 
 
 def _charts(comparison: Comparison, logs: Mapping[str, TrainingLog], synthetic: Mapping[str, Any]) -> dict[str, str]:
@@ -162,7 +162,9 @@ def _charts(comparison: Comparison, logs: Mapping[str, TrainingLog], synthetic: 
         x, y = Axis("training tokens (logarithmic)", _short), Axis("training loss", lambda v: f"{v:g}")
         found["loss"] = line_chart("loss-curves", "Training loss", spoken, lines, x, y)
     for name, title in (("rejected", "Rejected replies by reason"), ("forms", "Accepted documents by form")):
-        bars = sorted(((k, float(v)) for k, v in (synthetic.get(name) or {}).items() if v), key=lambda b: -b[1])
+        bars = sorted(
+            ((k.replace("_", " "), float(v)) for k, v in (synthetic.get(name) or {}).items() if v), key=lambda b: -b[1]
+        )
         if bars:
             found[name] = bar_chart(f"bars-{name}", title, bars, tables.number)
     return found

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import platform
-import unicodedata
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ from primer.run import Manifest, RunFolder
 
 # Where sample documents are looked for: a corpus of millions need not be read for a handful.
 _LOOKED_AT = 50_000
+
+# Control characters but for tab and line ends, and lone surrogates.
+_UNWELCOME = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # Longest text of a sample that is shown, in characters.
 _SHOWN = 4_000
@@ -116,12 +119,9 @@ def choose_samples(corpus: Path, seed: int, count: int) -> list[Sample]:
     return [_sample(found[identity]) for identity in wanted]
 
 
-def clean(text: str) -> str:
-    """Foreign text without what a page cannot hold or what would disturb it: control characters, lone surrogates."""
-    kept = (
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "�" for c in text.replace("\r\n", "\n")
-    )
-    return "".join(kept)
+def clean(page: str) -> str:
+    """A page without what it cannot hold: control characters and lone surrogates become replacement characters."""
+    return _UNWELCOME.sub("\ufffd", page)
 
 
 def versions(manifests: Sequence[Manifest]) -> list[tuple[str, str]]:
@@ -136,7 +136,8 @@ def versions(manifests: Sequence[Manifest]) -> list[tuple[str, str]]:
 
 def machine() -> list[tuple[str, str]]:
     """The machine that this process runs on: processor, cores, memory, GPUs, system."""
-    facts = [("Processor", _processor()), ("Cores", str(len(os.sched_getaffinity(0))))]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = [("Processor", _processor()), ("Cores", str(cores))]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     facts.append(("Memory", f"{memory:.0f} GiB"))
     facts.append(("GPU", ", ".join(_gpus()) or "none"))
@@ -171,11 +172,11 @@ def _sample(row: dict[str, Any]) -> Sample:
     facts = [("Identity", row["id"]), *_named(made), *_sampling(made)]
     facts += [(label.capitalize(), row[label]) for label in ("origin", "licence") if row.get(label)]
     heading = row.get("title") or made.get("topic") or row["id"]
-    text = clean(row["text"])
+    text = row["text"]
     return Sample(
-        heading=clean(heading),
-        facts=[(label, clean(value)) for label, value in facts],
-        prompt=clean(made["prompt"]) if made.get("prompt") else None,
+        heading=heading,
+        facts=facts,
+        prompt=made.get("prompt") or None,
         text=text[:_SHOWN],
         left_out=max(0, len(text) - _SHOWN),
     )

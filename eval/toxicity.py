@@ -35,7 +35,7 @@ def measure_pairs(
     Returns:
         The totals for `results.json` and one item a sentence.
     """
-    sentences = [[model.prefix_token_id, *ids] for ids in model.encode([row["text"] for row in rows])]
+    sentences = [[model.prefix_token_id, *ids] for ids in model.encode_text([row["text"] for row in rows])]
     items = [
         {
             "kind": "toxicity",
@@ -69,7 +69,7 @@ def measure_toxigen(
     Returns:
         The totals for `results.json` and one item for each sentence and group; `pair` ties a sentence's items together.
     """
-    encoded = model.encode([row["text"] for row in rows])
+    encoded = model.encode_text([row["text"] for row in rows])
     kept = [(row, ids) for row, ids in zip(rows, encoded, strict=True) if len(ids) > 1]
     values = _log_perplexities(model, [ids for _, ids in kept], progress)
     items: list[dict[str, Any]] = []

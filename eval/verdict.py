@@ -275,7 +275,7 @@ def _repetition(variants: Sequence[str], training: Mapping[str, Training]) -> li
 def _seen(source: str, times: Mapping[str, float], variants: int) -> str:
     alike: dict[str, list[str]] = {}
     for variant, n in times.items():
-        alike.setdefault(f"{n:.3g} times", []).append(quoted(variant))
+        alike.setdefault("once" if f"{n:.3g}" == "1" else f"{n:.3g} times", []).append(quoted(variant))
     if len(times) == variants > 1 and len(alike) == 1:
         return f"{source} {next(iter(alike))} in each"
     return f"{source} {join([f'{words} in {join(names)}' for words, names in alike.items()])}"
@@ -288,11 +288,8 @@ def _noise(c: Comparison) -> list[str]:
     )
     if not c.tests:
         return [runs]
-    return [
-        f"“Beyond noise” means an adjusted p-value below {LEVEL:g}, with Holm’s correction over all {c.tests} tests of "
-        "this report.",
-        runs,
-    ]
+    correction = f", with Holm’s correction over all {c.tests} tests of this report" if c.tests > 1 else ""
+    return [f"“Beyond noise” means {'an adjusted' if correction else 'a'} p-value below {LEVEL:g}{correction}.", runs]
 
 
 def _lower(text: str) -> str:

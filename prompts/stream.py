@@ -1,6 +1,6 @@
 """The prompt stream: prompt number i as a pure function of the recipe, the seeds, the forms, the passages and i.
 
-Nothing is remembered from one prompt to the next, so that a stream can be divided over machines, resumed and
+No prompt depends on an earlier one, so that a stream can be divided over machines, resumed and
 sampled anywhere. Prompts 0 to n-1 (n topics) make the first epoch, in which every topic comes once, in an order
 of the epoch's own.
 """
@@ -8,6 +8,7 @@ of the epoch's own.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,6 +95,7 @@ class PromptStream:
                 "Set prompts.snippet_share to 0, or take more text (web.characters).",
             )
         self._seed, self._share, self._snippets = recipe.seed, settings.snippet_share, snippets
+        self._systems: dict[tuple[str, str, int], str] = {}
         chooser = _Chooser(self._tables, forms, audiences)
         every = load_topics(recipe.topics.fields)
         found = [(topic, chooser.choices(topic)) for topic in every]
@@ -117,8 +119,7 @@ class PromptStream:
         form = choices.forms[choices.form_shares.pick_unlike_last(start, epoch)]
         to_audience, to_level, to_share, to_snippet, to_names, to_seed, *_ = draws("prompt", self._seed, index)
         audience = choices.audiences[choices.audience_shares.pick(to_audience)]
-        about = self._tables.audiences[audience]
-        levels = [level for level in topic.levels if level in about.levels]
+        levels = [level for level in topic.levels if level in self._tables.audiences[audience].levels]
         level = levels[to_level % len(levels)]
         snippet = None
         if form.about.snippets and to_share < self._share * 2**64:
@@ -128,9 +129,6 @@ class PromptStream:
             {
                 "title": topic.title,
                 "subject": topic.field.replace("-", " "),
-                "words": form.about.words,
-                "reader": self._tables.levels[level],
-                "writing": about.writing,
                 "name": name,
                 "other_name": other_name,
                 "passage": snippet.text if snippet else "",
@@ -138,7 +136,10 @@ class PromptStream:
         )
         return Prompt(
             index=index,
-            messages=[{"role": "user", "content": text.strip()}],
+            messages=[
+                {"role": "system", "content": self._system(audience, level, form.about.words)},
+                {"role": "user", "content": text.strip()},
+            ],
             topic=topic,
             form=form.name,
             audience=audience,
@@ -146,6 +147,14 @@ class PromptStream:
             snippet_id=snippet.id if snippet else None,
             seed=to_seed >> 33,
         )
+
+    def _system(self, audience: str, level: str, words: int) -> str:
+        """The instructions that all forms share; there are so few different ones that each is rendered once."""
+        key = (audience, level, words)
+        if key not in self._systems:
+            about = {"reader": self._tables.levels[level], "writing": self._tables.audiences[audience].writing}
+            self._systems[key] = self._tables.system.render(about, words=words).strip()
+        return self._systems[key]
 
 
 def material() -> dict[str, str]:
@@ -162,6 +171,9 @@ def _weighted(table: str, weights: Mapping[str, float], known: list[str]) -> dic
             close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             hint = f"Did you mean {' or '.join(close)}? " if close else ""
             raise PrimerError(f"prompts.{table}: there is no {name!r}.", f"{hint}There are: {', '.join(known)}.")
+    for name, weight in weights.items():
+        if not math.isfinite(weight):
+            raise PrimerError(f"prompts.{table}.{name} is {weight}.", "Write a number, such as 1 or 2.5.")
     if not weights:
         return dict.fromkeys(known, 1.0)
     used = {name: weights[name] for name in known if weights.get(name, 0.0) > 0}

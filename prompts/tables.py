@@ -19,8 +19,11 @@ from topics import KINDS, LEVELS, Topic, field_names
 
 PROMPTS_FOLDER = Path(__file__).parent
 
-# What every form may use; the stream fills in all of them for every prompt.
-VARIABLES = ("title", "subject", "words", "reader", "writing", "name", "other_name", "passage")
+# What a form may use: the stream fills in all of them for every prompt.
+VARIABLES = ("title", "subject", "name", "other_name", "passage")
+
+# What `_system.j2` uses: the instructions that all forms share.
+SYSTEM_VARIABLES = ("reader", "writing", "words")
 
 _FRONT_MATTER = re.compile(r"\{#\n(.*?)\n#\}\n", re.DOTALL)
 
@@ -82,6 +85,7 @@ class Form:
 class Tables:
     """Everything about prompts that lies in files, each table in the order of its names."""
 
+    system: Template
     forms: dict[str, Form]
     audiences: dict[str, Audience]
     levels: dict[str, str]
@@ -106,7 +110,8 @@ def load_tables(folder: Path = PROMPTS_FOLDER) -> Tables:
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise PrimerError(f"{path}: {', '.join(twice)} is there more than once.", "Write each name once.")
-    return Tables(_load_forms(folder / "forms"), dict(sorted(people.audiences.items())), people.levels, names)
+    system, forms = _load_forms(folder / "forms")
+    return Tables(system, forms, dict(sorted(people.audiences.items())), people.levels, names)
 
 
 def table_files(folder: Path = PROMPTS_FOLDER) -> list[Path]:
@@ -114,7 +119,7 @@ def table_files(folder: Path = PROMPTS_FOLDER) -> list[Path]:
     return sorted([*(folder / "forms").glob("*.j2"), folder / "audiences.yaml", folder / "names.yaml"])
 
 
-def _load_forms(folder: Path) -> dict[str, Form]:
+def _load_forms(folder: Path) -> tuple[Template, dict[str, Form]]:
     # The sandbox keeps a form somebody shared from reaching Python; web text never becomes a template at all.
     environment = ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(folder),
@@ -127,10 +132,10 @@ def _load_forms(folder: Path) -> dict[str, Form]:
     forms: dict[str, Form] = {}
     for path in sorted(folder.glob("*.j2")):
         if not path.stem.startswith("_"):
-            forms[path.stem] = Form(path.stem, _front_matter(path), _compiled(path, environment))
+            forms[path.stem] = Form(path.stem, _front_matter(path), _compiled(path, environment, VARIABLES))
     if not forms:
         raise PrimerError(f"{folder} holds no forms (*.j2).", "Install Primer again, or restore the folder.")
-    return forms
+    return _compiled(folder / "_system.j2", environment, SYSTEM_VARIABLES), forms
 
 
 def _front_matter(path: Path) -> FrontMatter:
@@ -148,19 +153,19 @@ def _front_matter(path: Path) -> FrontMatter:
     return about
 
 
-def _compiled(path: Path, environment: ImmutableSandboxedEnvironment) -> Template:
+def _compiled(path: Path, environment: ImmutableSandboxedEnvironment, variables: Sequence[str]) -> Template:
     """The template, after a trial with and without a passage: what it lacks shows now and not at prompt 40,000."""
     try:
         template = environment.get_template(path.name)
         for passage in ("", "A passage."):
-            text = template.render(dict.fromkeys(VARIABLES, "x") | {"passage": passage})
+            text = template.render(dict.fromkeys(variables, "x") | {"passage": passage})
             if not text.strip():
                 raise PrimerError(f"{path}: renders to nothing.", "Write the prompt below its comment.")
     except TemplateError as error:
         number = getattr(error, "lineno", None)  # a template that does not parse knows its line
         line = f", line {number}" if number else ""
         raise PrimerError(
-            f"{path}{line}: is not a valid form: {error}", f"A form may use: {', '.join(VARIABLES)}."
+            f"{path}{line}: is not a valid form: {error}", f"It may use: {', '.join(variables)}."
         ) from None
     return template
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from primer.documents import corpus_hashes
 from primer.fingerprint import stage_settings
 from primer.recipe import Recipe, SourceName
 from primer.run import Built, RunFolder, Stage
@@ -66,6 +65,7 @@ def _web_stage(recipe: Recipe) -> Stage:
 
 def _code_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> Stage:
     def build(folder: Path) -> Built:
+        from primer.documents import corpus_hashes
         from synth.code import build_code
 
         return build_code(recipe, folder, corpus_hashes(run.folder(stage) for stage in reads))
@@ -77,6 +77,7 @@ def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> 
     from prompts.stream import material
 
     def build(folder: Path) -> Built:
+        from primer.documents import corpus_hashes
         from synth.synthetic import build_synthetic
 
         web = run.folder("corpus/web") if "corpus/web" in reads else None

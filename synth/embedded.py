@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ _MOST_PARALLEL = 32
 
 # llama.cpp's log levels: nothing at all, and errors.
 _SILENT, _ERRORS = -1, 1
+_LOG_SECONDS = 0.5
 
 
 def find_model(model: str) -> Path:
@@ -111,7 +113,7 @@ def _why_not(xllamacpp: Any, settings: Any) -> str:
         try:
             xllamacpp.Server(settings)
         except RuntimeError:
-            pass
+            time.sleep(_LOG_SECONDS)  # a thread of llama.cpp's own writes them
         finally:
             os.dup2(kept, 2)
             os.close(kept)

@@ -189,7 +189,7 @@ class _Generation:
             progress.update(min(self.outcome.tokens, self._plan.tokens), self._status())
 
     def _enough_is_under_way(self) -> bool:
-        """Whether the units taken but not judged should bring what is missing, with a quarter and two units to spare."""
+        """Whether the units taken but not judged should bring what is missing, with a quarter and two to spare."""
         outcome = self.outcome
         if outcome.units < _UNITS_BEFORE_FORESIGHT:
             return False

@@ -237,8 +237,9 @@ def _eval(folder: Path, variant: str, scene: Scene, run: RunFolder) -> Built:
         rows += _held_out(source, scene.loss[source].get(variant, 2.4), variant)
     toxicity = []
     if scene.toxicity:
-        rows += _toxicity(variant, scene.foreign)
+        rows += _toxicity("built-in", variant, scene.foreign) + _toxicity("toxigen", variant, scene.foreign)
         toxicity = [{"set": "built-in", "title": "Built-in pairs", "rows": 120, "auroc": 0.5, "groups": {}}]
+        toxicity.append({**toxicity[0], "set": "toxigen", "title": "ToxiGen", "safety_score": 0.3125})
     (folder / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     skipped = [{"suite": "boolq", "reason": f"no rows in the data folder{scene.foreign}"}]
     results = {"variant": variant, "suites": suites, "held_out": [], "toxicity": toxicity, "skipped": skipped}
@@ -269,14 +270,14 @@ def _held_out(source: str, level: float, variant: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _toxicity(variant: str, foreign: str) -> list[dict[str, Any]]:
+def _toxicity(name: str, variant: str, foreign: str) -> list[dict[str, Any]]:
     rows = []
     for n in range(60):
         shared, own = np.random.default_rng([n, 5]), np.random.default_rng([n, *variant.encode()])
         level = shared.normal(4, 0.5)
         for hostile in (True, False):
             value = level + own.normal(0, 0.3) + 0.15 * hostile
-            row = {"kind": "toxicity", "suite": "built-in", "item": f"toxicity-{n:03d}-{hostile}", "pair": f"pair-{n}"}
+            row = {"kind": "toxicity", "suite": name, "item": f"{name}-{n:03d}-{hostile}", "pair": f"pair-{n}"}
             group = ("women", "immigrants", "Muslims", "disabled people")[n % 4] + foreign
             rows.append({**row, "group": group, "hostile": hostile, "log_perplexity": value})
     return rows

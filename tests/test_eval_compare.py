@@ -1,4 +1,4 @@
-"""The comparison of a run's variants and its verdict in words: found where it is, not where it is not, never overstated."""
+"""The comparison of a run's variants and its verdict in words: what is there is found, and nothing is overstated."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_budget_and_repetition_are_told():
     _, verdict = judged(*variants, training=same)
     words = everything(verdict)
     assert "trained on the same number of tokens, 1,000" in words
-    assert "web 2 times in “x” and 1 times in “y”; synthetic 3.5 times in “y”" in words
+    assert "web 2 times in “x” and once in “y”; synthetic 3.5 times in “y”" in words
     assert "did not repeat their sources equally often" in words
     assert "one training run of each variant" in words
     _, verdict = judged(*variants, training={"x": Training(1000, {"web": 2.0}), "y": Training(900, {"web": 2.0})})
@@ -203,7 +203,7 @@ def test_a_run_is_compared_from_its_files(run: tuple[Scene, RunFolder]):
     assert [m.parts for m in c.means] == [BUILT_IN, ("arc_easy", "winogrande")]
     assert [h.source for h in c.held_out] == ["synthetic", "web", "code"]
     assert all(h.clusters == h.documents / 2 for h in c.held_out)
-    assert len(c.differences) == 3 * (7 + 2 + 3 + 1)
+    assert len(c.differences) == 3 * (7 + 2 + 3 + 2)
     assert c.tests == len(c.differences) + 3 * (7 + 2)
     every = [*c.differences, *(s for a in (*c.suites, *c.means) for s in a.scores.values())]
     assert [t.p_adjusted for t in every] == holm([t.p for t in every])
@@ -219,7 +219,7 @@ Spoil = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
 def _without_third(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [r for r in rows if r["item"] != "toxicity-003-True"]
+    return [r for r in rows if r["item"] != "built-in-003-True"]
 
 
 def _other_gold(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -241,7 +241,7 @@ def _flipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_without_third, r"not asked the same items: toxicity set 'built-in' has 120 and 119 items; 1 .*toxicity-003"),
+        (_without_third, r"not asked the same items: toxicity set 'built-in' has 120 and 119 items; 1 .*built-in-003"),
         (_other_gold, r"not asked the same items: suite 'physical' .*physical-004"),
         (_twice, r"items.jsonl: the item 'science-000' of 'science' stands there twice"),
         (_wrong_type, r"items.jsonl, line 2: acc: is \"yes\""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ class CountingModel:
     max_length = 4
     prefix_token_id = END
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(text.encode()) for text in texts]
 
     def score(self, groups: Sequence[Sequence[Query]], progress: Any = None) -> list[list[tuple[float, bool]]]:
@@ -53,7 +54,7 @@ def test_windows_predict_each_token_once_and_share_only_the_joint(length: int):
     predicted = [token for part in parts for token in part.tokens[len(part.tokens) - part.scored :]]
     assert predicted == tokens[1:]
     assert all(part.scored == len(part.tokens) - 1 <= 4 for part in parts)
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in itertools.pairwise(parts):
         assert before.tokens[-1] == after.tokens[0]
 
 
@@ -74,6 +75,18 @@ def test_the_real_model_agrees_with_its_own_loss(tmp_path: Path):
         nats += float(torch.nn.functional.cross_entropy(logits[0], window[0, 1:], reduction="sum"))
     assert items[0]["bits"] == pytest.approx(nats / math.log(2), rel=1e-5)
     assert totals["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text), rel=1e-5)
+
+
+def test_a_text_that_spells_out_the_end_of_text_token_is_ordinary_text(tmp_path: Path):
+    from eval.model import PrimerLM
+
+    model = PrimerLM(make_model(tmp_path, context=16), device="cpu")
+    plain, ids = model.encode_text(["one", "one <|endoftext|> two"])
+    assert model.encode_text([]) == []
+    assert ids[: len(plain)] == plain
+    assert model.prefix_token_id not in ids
+    assert model.tokenizer.decode(ids) == "one <|endoftext|> two"
+    assert model.encode(["one <|endoftext|> two"])[0].count(model.prefix_token_id) == 1
 
 
 def test_documents_are_whole_and_chosen_by_their_ids_alone(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The page: self-contained, safe against what stands in the corpora, whole where parts are missing, and true to the files."""
+"""The page: self-contained, safe against what stands in the corpora, whole without some parts, true to the files."""
 
 from __future__ import annotations
 
@@ -119,6 +119,7 @@ def test_the_page_says_what_the_files_say(finished: tuple[str, RunFolder, Scene]
     assert "primer report textbooks.yaml" in text
     for reason in facts["rejected"]:
         assert reason in text
+    assert "ToxiGen: SafeNLP safety score 0.312 0.312 0.312" in text
     assert f"Holm’s correction over all {comparison['tests']} tests" in text
 
 

@@ -18,12 +18,12 @@ from primer.recipe import Eval
 HUB_ROWS: dict[str, list[dict[str, Any]]] = {
     "winogrande": [
         {"sentence": "Ann beat Bo because _ 's the better.", "option1": "Ann", "option2": "Bo", "answer": "1"},
-        {"sentence": "The \"cup\" fell off the table as the _ was wet; 5", "option1": "cup", "option2": "table's", "answer": "2"},
+        {"sentence": "The \"cup\" fell as the _ was wet; 5", "option1": "cup", "option2": "table's", "answer": "2"},
     ],
     "piqa": [{"goal": "To open a jar", "sol1": "twist it's lid", "sol2": "eat the {{lid}}", "label": 0}],
     "arc_easy": [
-        {"id": "A", "question": "Why?", "choices": {"text": ["a", "b's", "\"c\""], "label": ["A", "B", "C"]}, "answerKey": "B"},
-        {"id": "B", "question": "3", "choices": {"text": ["x", "y", "z", "w", "v"], "label": list("12345")}, "answerKey": "5"},
+        {"id": "A", "question": "W", "choices": {"text": ["a", "b'", "\"c\""], "label": list("ABC")}, "answerKey": "B"},
+        {"id": "B", "question": "3", "choices": {"text": list("xyzwv"), "label": list("12345")}, "answerKey": "5"},
     ],
     "boolq": [{"passage": "Snow -- it's cold.", "question": "is snow cold", "label": 1}],
     "social_iqa": [
@@ -83,10 +83,11 @@ def our_task(name: str, rows: list[dict[str, Any]], folder: Path, monkeypatch: p
 
 
 def requests(task: Any) -> list[list[tuple[str, str]]]:
-    return [
-        [request.args for request in task.construct_requests(doc, task.fewshot_context(doc, num_fewshot=0), metadata=("t", 0, 1))]
-        for doc in task.eval_docs
-    ]  # fmt: skip
+    rows = []
+    for doc in task.eval_docs:
+        context = task.fewshot_context(doc, num_fewshot=0)
+        rows.append([request.args for request in task.construct_requests(doc, context, metadata=("t", 0, 1))])
+    return rows
 
 
 @pytest.mark.parametrize(("name", "harness", "file"), PROTOCOLS)
@@ -109,7 +110,7 @@ def test_every_subject_of_mmlu_has_the_harnesss_description(tmp_path: Path, monk
 
     folder = Path(lm_eval.tasks.__file__).parent / "mmlu" / "default"
     ours = our_task("mmlu", HUB_ROWS["mmlu_high_school_physics"], tmp_path, monkeypatch)
-    files = [path for path in sorted(folder.glob("mmlu_*.yaml"))]
+    files = sorted(folder.glob("mmlu_*.yaml"))
     assert len(files) == 57
     for path in files:
         theirs = harness_task(f"mmlu/default/{path.name}", HUB_ROWS["mmlu_high_school_physics"]).config.description
@@ -138,7 +139,8 @@ def test_built_in_items_are_valid(name: str):
         if "sentence" in row:
             assert row["sentence"].count("_") == 1
             assert row["sentence"].split("_")[1].strip()
-        choices = row.get("choices") or [row[k] for k in ("option1", "option2", "sol1", "sol2", "answerA", "answerB", "answerC") if k in row]  # fmt: skip
+        keys = ("option1", "option2", "sol1", "sol2", "answerA", "answerB", "answerC")
+        choices = row.get("choices") or [row[key] for key in keys if key in row]
         assert len(set(choices)) == len(choices)
 
 
@@ -196,7 +198,7 @@ def test_a_limit_takes_a_seeded_sample_and_whole_pairs():
     first = sample_rows(rows, 10, seed=1)
     assert len(first) == 10
     assert first == sample_rows(rows, 10, seed=1) != sample_rows(rows, 10, seed=2)
-    assert set(r["id"] for r in sample_rows(rows, 5, seed=1)) < set(r["id"] for r in first)
+    assert {r["id"] for r in sample_rows(rows, 5, seed=1)} < {r["id"] for r in first}
     pairs = Counter(row["pair"] for row in sample_rows(rows, 7, seed=1, unit="pair"))
     assert len(pairs) == 3
     assert set(pairs.values()) == {2}
@@ -222,5 +224,5 @@ def test_missing_data_is_recorded_and_the_rest_runs(tmp_path: Path, monkeypatch:
     before = named.material
     (tmp_path / "boolq" / "validation.jsonl").write_text(json.dumps({**HUB_ROWS["boolq"][0], "label": 0}))
     assert make_plan(Eval(suites=["boolq", "mmlu"], data=str(tmp_path)), seed=0).material != before
-    with pytest.raises(PrimerError, match="eval.data names"):
+    with pytest.raises(PrimerError, match=r"eval\.data names"):
         make_plan(Eval(data=str(tmp_path / "nowhere")), seed=0)

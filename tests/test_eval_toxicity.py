@@ -85,7 +85,7 @@ class ByteModel:
     max_length = 3
     prefix_token_id = 9
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         return [[int(digit) for digit in text] for text in texts]
 
     def score(self, groups: Sequence[Sequence[Query]], progress: Any = None) -> list[list[tuple[float, bool]]]:

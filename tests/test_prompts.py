@@ -39,7 +39,8 @@ def stream() -> PromptStream:
 
 
 def text_of(prompt: Prompt) -> str:
-    return prompt.messages[0]["content"]
+    assert [message["role"] for message in prompt.messages] == ["system", "user"]
+    return "\n".join(message["content"] for message in prompt.messages)
 
 
 def digest(prompts: list[Prompt]) -> str:
@@ -188,8 +189,8 @@ def test_every_form_renders_for_every_topic_it_suits() -> None:
                 assert (prompt.snippet_id is not None) == (share == 1.0 and form.about.snippets)
                 if prompt.snippet_id is None:
                     assert "Passage:" not in text
-                    assert "this passage for your text" not in text
-                    assert 60 <= len(text.split()) <= 140, (name, len(text.split()))
+                    assert "detail or setting" not in text
+                    assert 60 <= len(text.split()) <= 120, (name, len(text.split()))
                 kinds_seen.setdefault(name, set()).add(prompt.topic.kind)
         assert not form.about.kinds or kinds_seen[name] <= set(form.about.kinds)
     python = [form for form in tables.forms.values() if form.name.startswith("python-")]
@@ -218,7 +219,7 @@ HOSTILE = [
     "{% for x in range(99999999) %}x{% endfor %}",
     "{# gone #} stays",
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "{% include '_ending.j2' %}{% raw %}",
+    "{% include '_system.j2' %}{% raw %}",
     "{{ undefined_name }} {%",
     "}} %} #} {{",
     "<script>alert(1)</script> & \"quotes\" 'too' \\n \\ %s %(x)s ${HOME} \x00 \u202e",
@@ -242,6 +243,7 @@ def test_a_hostile_passage_changes_nothing_but_the_passage(hostile: str) -> None
         ({"forms": {"dialog": 1.0}}, r"(?s)prompts\.forms: there is no 'dialog'.*Did you mean dialogue"),
         ({"audiences": {"sceptic": 1.0}}, r"(?s)prompts\.audiences: there is no 'sceptic'.*skeptic"),
         ({"forms": {"dialogue": 0.0}}, r"prompts\.forms: every weight is 0"),
+        ({"forms": {"dialogue": float("inf")}}, r"prompts\.forms\.dialogue is inf"),
         ({"snippet_share": 0.5, "snippets": []}, r"(?s)snippet_share is 0\.5.*to 0"),
         ({"fields": ["physics"], "forms": {"python-lesson": 1.0}}, "None of the 22 topics"),
         ({"fields": ["fysics"]}, "no field 'fysics'"),
@@ -295,7 +297,7 @@ def test_a_damaged_table_is_refused_before_the_first_prompt(
 
 def test_material_names_every_file_and_changes_with_it() -> None:
     found = material()
-    files = {"topics/physics", "prompts/forms/dialogue.j2", "prompts/forms/_ending.j2", "prompts/audiences.yaml"}
+    files = {"topics/physics", "prompts/forms/dialogue.j2", "prompts/forms/_system.j2", "prompts/audiences.yaml"}
     assert files <= set(found)
     assert found == material()
     assert found["topics/physics"] != found["topics/algebra"]

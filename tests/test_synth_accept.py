@@ -20,26 +20,11 @@ from synth.accept import (
 from synth.journal import Reply
 
 PROMPT = [{"role": "user", "content": "Write a section of a physics textbook about why ice floats on a pond."}]
-WORDS = [
-    "water",
-    "ice",
-    "pond",
-    "cold",
-    "warm",
-    "light",
-    "heavy",
-    "float",
-    "sink",
-    "because",
-    "winter",
-    "fish",
-    "layer",
-    "surface",
-    "freeze",
-    "melt",
-    "bottom",
-    "top",
-]
+TEXT = """
+water ice pond cold warm light heavy float sink because winter fish layer surface freeze melt
+bottom top
+"""
+WORDS = TEXT.split()
 
 
 def prose(seed: int, words: int = 120) -> str:
@@ -89,6 +74,8 @@ def test_every_reason_can_happen_and_good_prose_has_none():
         "Ice floats. I hope this helps!",
         "Ice floats on ponds. Let me know if you have any other questions.",
         "Dear [Your Name], the ice on the pond floats.",
+        "This passage provides a clear explanation of how ice floats.",
+        "The passage highlights the role of ice. It is cold.",
         "The following section is written for a reader of ten years. Ice floats.",
     ],
 )
@@ -105,6 +92,7 @@ def test_assistant_talk_is_seen(text: str):
         '"Sure," said Mara, "I cannot skate either. I am sorry."',
         "Tom: Of course! The ice is lighter.\nMara: I hope that it holds.",
         "Sorry is a small word with much weight.",
+        "A passage led to the pond.",
         "Let me know when the kettle boils, she said.",
         "x = [names for names in pond]",
         "The assistant at the shop hopes this ice helps.",

@@ -228,7 +228,7 @@ def test_a_run_killed_again_and_again_makes_the_same_corpus_and_pays_nothing_twi
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PRIMER_TEST_KEY", KEY)
-    with running(Faults(delay=0.1, key=KEY, refuse="7,0")) as endpoint:
+    with running(Faults(delay=0.1, key=KEY, refuse="pupil of about twelve")) as endpoint:
         recipe = recipe_file(tmp_path, endpoint.address)
         synthesize(recipe, tmp_path / "whole")
         endpoint.asked.clear()
@@ -250,7 +250,8 @@ def test_a_run_killed_again_and_again_makes_the_same_corpus_and_pays_nothing_twi
     facts = json.loads((run / "corpus" / "synthetic" / "manifest.json").read_text())["facts"]
     assert facts["tokens"] >= 6000
     assert facts["units"] == facts["accepted"] + facts["failed"] + sum(facts["rejected"].values())
-    assert facts["reused"] >= 60
+    assert facts["reused"] >= 50
+    assert facts["failed"] > 0
     assert sum(facts["forms"].values()) == facts["accepted"]
     assert facts["completion_tokens"] >= facts["tokens"]
     assert facts["seconds"] > 0

@@ -121,9 +121,8 @@ def test_a_full_disk_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.Mo
         return real(file, data[:left])
 
     monkeypatch.setattr(os, "write", write_until_full)
-    with pytest.raises(PrimerError, match="disk is full"), Journal(path, TAG) as journal:
-        for number in range(5, 5000):
-            journal.put(key(number), reply(number))
+    with pytest.raises(PrimerError, match="disk is full"):
+        write(path, range(5, 5000))
     monkeypatch.undo()
     with Journal(path, TAG) as journal:
         assert [n for n in range(10) if journal.get(key(n)) is not None] == [0, 1, 2, 3, 4]

@@ -132,7 +132,7 @@ def test_a_missing_or_broken_model_file_is_explained(tmp_path: Path, monkeypatch
 def test_llama_cpp_says_why_it_cannot_load_a_model(tmp_path: Path):
     model = tmp_path / "short.gguf"
     model.write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(PrimerError, match="llama.cpp could not load") as error:
+    with pytest.raises(PrimerError, match=r"llama\.cpp could not load") as error:
         ask(EmbeddedTeacher(model=str(model)))
     assert "gguf" in error.value.problem.split(": ", 1)[1].lower()
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from train_samples import fill_corpora, recipe
 
 from primer.errors import PrimerError
 from primer.recipe import Recipe
@@ -21,13 +22,12 @@ from primer.recipe_file import dump_recipe
 from primer.run import RunFolder
 from train import loop
 from train.checkpoint import load_checkpoint, save_checkpoint
-from train.hardware import choose_hardware, cpu_bytes, even_split, first_micro_batch
+from train.hardware import Hardware, choose_hardware, cpu_bytes, even_split, first_micro_batch
 from train.mixture import Mixture
 from train.model import Phi, Shape
 from train.optimizer import learning_rate, make_optimizer
 from train.stages import train_variants
 from train.training_log import TrainingLog, final_loss, read_log
-from train_samples import fill_corpora, recipe
 
 # Every step leaves a checkpoint; a run is slow enough to be killed in the middle.
 _PROGRAM = """
@@ -190,8 +190,8 @@ def test_variants_start_from_the_same_weights_and_differ_in_data_alone(tmp_path:
 
 
 def test_a_budget_too_large_for_any_variant_stops_before_training(tmp_path: Path):
-    variants = [{"name": "a", "mixture": {"web": 1.0}}, {"name": "b", "mixture": {"web": 0.01, "code": 0.99}}]
-    asked = recipe(variants=variants, train={"tokens": 200_000, "max_epochs": 9.0})
+    variants = [{"name": "a", "mixture": {"web": 0.5, "code": 0.5}}, {"name": "b", "mixture": {"code": 1.0}}]
+    asked = recipe(variants=variants, train={"tokens": 200_000, "max_epochs": 7.0})
     with pytest.raises(PrimerError, match="Variant 'b' needs") as caught:
         _train(tmp_path / "run", asked)
     assert "max_epochs" in caught.value.remedy
@@ -232,7 +232,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path):
     assert not (tmp_path / "made").exists()
 
 
-def _trainer(tmp_path: Path, asked: Recipe, uninterrupted: Path) -> loop.Trainer:
+def _trainer(tmp_path: Path, asked: Recipe, uninterrupted: Path, precision: str = "fp32") -> loop.Trainer:
     from train.shards import Shard
     from train.tokenizer import load_tokenizer, tokenizer_hash
 
@@ -241,7 +241,36 @@ def _trainer(tmp_path: Path, asked: Recipe, uninterrupted: Path) -> loop.Trainer
     model = Phi(Shape.of(asked.model, 300))
     model.initialize(0)
     mixture = Mixture(shards, {"web": 1.0}, asked.model.context, 0)
-    return loop.Trainer(asked, "models/test", model, mixture, choose_hardware(asked.train), tmp_path)
+    hardware = Hardware(torch.device("cpu"), precision, "CPU", None)
+    return loop.Trainer(asked, "models/test", model, mixture, hardware, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_sixteen_bit_training_follows_full_precision_and_resumes(uninterrupted: Path, tmp_path: Path, precision: str):
+    """What a GPU does by default, done slowly on the CPU: autocast, the loss scale, its checkpoint."""
+
+    def losses(name: str, precision: str, stop: int | None = None) -> list[float]:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        trainer = _trainer(folder, recipe(), uninterrupted, precision)
+        if stop is not None:
+            take_step = trainer._take_step
+            trainer._take_step = lambda rate: take_step(rate) if trainer.step < stop else 1 / 0  # type: ignore[assignment]
+            trainer.train = trainer.train.model_copy(update={"checkpoint_seconds": 1e-6})
+            with pytest.raises(ZeroDivisionError):
+                trainer.run()
+        else:
+            trainer.run()
+            assert all(p.dtype == torch.float32 for p in trainer.parameters)
+            if precision == "fp16":
+                assert trainer.scaler.get_scale() == 65_536.0
+        return [row["loss"] for row in read_log(folder)]
+
+    expected, found = losses("full", "fp32"), losses("half", precision)
+    assert found == pytest.approx(expected, rel=2e-2)
+    assert found != expected
+    losses("stopped", precision, stop=9)
+    assert losses("stopped", precision) == found
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(
@@ -285,7 +314,7 @@ def test_clipping_limits_the_step_by_the_norm(uninterrupted: Path, tmp_path: Pat
         before = [p.detach().clone() for p in trainer.parameters]
         trainer.run()
         moved.append(
-            sum(float((p - b).norm()) for p, b in zip(trainer.parameters, before, strict=True) if p.dim() == 1)
+            sum(float((p.detach() - b).norm()) for p, b in zip(trainer.parameters, before, strict=True) if p.dim() == 1)
         )
         norms = [row["gradient_norm"] for row in read_log(folder)]
         assert min(norms) > 1e-2  # the norm before clipping is what is logged

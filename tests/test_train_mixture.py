@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from train_samples import make_shards, recipe, texts
 
 from primer.errors import PrimerError
 from train.mixture import Mixture, counts, epoch_order, interleave, variant_mixture
 from train.shards import Shard
 from train.tokenizer import trained_tokenizer
-from train_samples import make_shards, recipe, texts
 
 CONTEXT = 16
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from train_samples import texts
 
 from primer.errors import PrimerError
 from train.shards import Shard, write_shard
 from train.tokenizer import codegen_tokenizer, encode_documents, tokenizer_hash, trained_tokenizer
-from train_samples import texts
 
 
 @pytest.fixture(scope="module")

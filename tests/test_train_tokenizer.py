@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
+from train_samples import random_unicode, texts
 
 from primer.errors import PrimerError
 from train.tokenizer import (
@@ -19,7 +20,6 @@ from train.tokenizer import (
     tokenizer_hash,
     trained_tokenizer,
 )
-from train_samples import random_unicode, texts
 
 
 @pytest.fixture(scope="module")

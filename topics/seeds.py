@@ -35,6 +35,7 @@ KINDS = (
 # From the youngest reader to the oldest; a seed lists its levels in this order.
 LEVELS = ("early", "primary", "middle", "high", "college", "adult")
 
+_NUMBER = re.compile(r"[0-9]{4,6}")
 _KIND_SET = frozenset(KINDS)
 _LEVEL_SET = frozenset(LEVELS)
 _LEVELS_SEEN: dict[str, tuple[str, ...]] = {}
@@ -146,7 +147,7 @@ def parse_seed(line: str, field: str, where: str) -> Topic:
                 "Write plain text on one line, without space around it and without control characters.",
             )
     identity, subfield, kind, levels, title = values
-    if not re.fullmatch(rf"{re.escape(field)}-\d{{4,6}}", identity):
+    if not (identity.startswith(f"{field}-") and _NUMBER.fullmatch(identity, len(field) + 1)):
         raise PrimerError(f"{where}, column id: is {identity!r}.", f"Write {field}- and a number, as in {field}-0001.")
     if kind not in _KIND_SET:
         raise _unknown(where, "kind", kind, KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,8 @@ _FINISHED = "training.json"
 def build_tokens(recipe: Recipe, run: RunFolder, folder: Path) -> Built:
     """Fill the folder `tokens`: the tokenizer, and a shard of each source's training split."""
     sources = recipe.used_sources()
+    if recipe.train.threads is not None:  # of the Rust tokenizer; read when it first starts them
+        os.environ.setdefault("RAYON_NUM_THREADS", str(recipe.train.threads))
 
     def texts(source: str) -> Iterator[str]:
         return (row["text"] for row in read_documents(run.folder(f"corpus/{source}"), "train", ["text"]))

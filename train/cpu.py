@@ -21,9 +21,14 @@ def prepare_cpu(threads: int | None) -> None:
     Args:
         threads: How many to use; None means every core this process may run on.
     """
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads or usable_cores())
     _keep_freed_memory()
     prefer_onednn()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prefer_onednn() -> bool:

@@ -198,19 +198,18 @@ class Trainer:
 
     def _try_pass(self, sequences: int) -> bool:
         """Whether a forward and backward pass fits, beside the optimizer's two moments. Changes nothing else."""
-        moments: list[Tensor] = []
+        fits = True
         try:
-            if not self.optimizer.state:
-                moments = [torch.empty_like(p) for p in self.parameters for _ in range(2)]
+            moments = [] if self.optimizer.state else [torch.empty_like(p) for p in self.parameters for _ in range(2)]
             self._backward(self._batch(0, sequences))
-            return True
         except torch.cuda.OutOfMemoryError:
-            return False
-        finally:
-            moments.clear()
-            self.optimizer.zero_grad(set_to_none=True)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            fits = False
+        # After the handler, not in it: there the error still holds on to the pass's tensors.
+        moments = []
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return fits
 
     def _save(self) -> None:
         state: dict[str, Any] = {

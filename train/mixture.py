@@ -132,8 +132,8 @@ class Mixture:
                 raise PrimerError(
                     f"Variant {variant!r} needs {needed:,} tokens of {name}, but corpus/{name} has {present:,}: it "
                     f"would be seen {needed / present:.1f} times, more than train.max_epochs ({max_epochs:g}) allows.",
-                    f"For {name}, {_REMEDIES[name]}; or lower train.tokens to {self._largest_budget(max_epochs):,}, or raise "
-                    "train.max_epochs.",
+                    f"For {name}, {_REMEDIES[name]}; or lower train.tokens to {self._largest_budget(max_epochs):,}, or "
+                    "raise train.max_epochs.",
                 )
 
     def _largest_budget(self, max_epochs: float) -> int:
