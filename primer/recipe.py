@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 SourceName = Literal["synthetic", "web", "code"]
 SOURCES: tuple[SourceName, ...] = ("synthetic", "web", "code")
 
+# Prompts carry passages of the web corpus, and each corpus leaves out texts that an earlier one holds.
+CORPUS_ORDER: tuple[SourceName, ...] = ("web", "code", "synthetic")
+
 # codegen-mono's vocabulary: GPT-2's 50,257 tokens and 38 whitespace runs, padded to a multiple of 1,024.
 CODEGEN_VOCABULARY_SIZE = 51_200
 
@@ -313,3 +316,10 @@ class Recipe(Section):
     def used_sources(self) -> list[SourceName]:
         """The sources that some variant trains on, in the order of `SOURCES`."""
         return [s for s in SOURCES if any(variant.mixture.get(s, 0) > 0 for variant in self.variants)]
+
+    def needed_sources(self) -> list[SourceName]:
+        """The corpora to make, in the order of `CORPUS_ORDER`: the used ones, and web text for the prompts."""
+        used = set(self.used_sources())
+        if "synthetic" in used and self.prompts.snippet_share > 0:
+            used.add("web")
+        return [source for source in CORPUS_ORDER if source in used]

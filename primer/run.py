@@ -77,7 +77,7 @@ class Manifest:
 
 def stage_names(recipe: Recipe) -> list[str]:
     """Names of a recipe's stages in the order in which they are made."""
-    corpora = ["corpus/web", "corpus/code", "corpus/synthetic"]
+    corpora = [f"corpus/{source}" for source in recipe.needed_sources()]
     variants = [variant.name for variant in recipe.variants]
     return [*corpora, "tokens", *(f"models/{v}" for v in variants), *(f"eval/{v}" for v in variants), "report"]
 

@@ -1,7 +1,6 @@
 """The corpora of a recipe: web text, code, and the synthetic textbooks, each a stage of the run.
 
-They are made in this order, because prompts carry passages of the web corpus, and because each corpus leaves out
-texts that an earlier one holds.
+Their order is `primer.recipe.CORPUS_ORDER`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from primer.fingerprint import stage_settings
-from primer.recipe import Recipe, SourceName
+from primer.recipe import Recipe
 from primer.run import Built, RunFolder, Stage
 
 if TYPE_CHECKING:
@@ -23,15 +22,12 @@ def make_corpora(recipe: Recipe, run: RunFolder) -> None:
     Raises:
         PrimerError: If a source cannot be read, or the teacher cannot be used.
     """
+    stages = {"web": _web_stage, "code": _code_stage, "synthetic": _synthetic_stage}
     made: list[str] = []
-    if needs_web(recipe):
-        run.complete(_web_stage(recipe))
-        made.append("corpus/web")
-    if "code" in recipe.used_sources():
-        run.complete(_code_stage(recipe, run, tuple(made)))
-        made.append("corpus/code")
-    if "synthetic" in recipe.used_sources():
-        run.complete(_synthetic_stage(recipe, run, tuple(made)))
+    for source in recipe.needed_sources():
+        stage = stages[source](recipe, run, tuple(made))
+        run.complete(stage)
+        made.append(stage.name)
 
 
 def prompt_stream(recipe: Recipe, run: RunFolder) -> PromptStream:
@@ -48,29 +44,29 @@ def prompt_stream(recipe: Recipe, run: RunFolder) -> PromptStream:
     return make_stream(recipe, run.folder("corpus/web"))
 
 
-def needs_web(recipe: Recipe) -> bool:
-    """Whether the web corpus is trained on, or prompts carry passages of it."""
-    used: list[SourceName] = recipe.used_sources()
-    return "web" in used or ("synthetic" in used and recipe.prompts.snippet_share > 0)
+def _web_stage(recipe: Recipe, _run: RunFolder, reads: tuple[str, ...]) -> Stage:
+    from synth.sources import source_material
 
-
-def _web_stage(recipe: Recipe) -> Stage:
     def build(folder: Path) -> Built:
         from synth.web import build_web
 
         return build_web(recipe, folder)
 
-    return Stage("corpus/web", stage_settings(recipe, "corpus/web"), build)
+    material = source_material(recipe.web.source, "web.source")
+    return Stage("corpus/web", stage_settings(recipe, "corpus/web"), build, reads, material)
 
 
 def _code_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> Stage:
+    from synth.sources import source_material
+
     def build(folder: Path) -> Built:
         from primer.documents import corpus_hashes
         from synth.code import build_code
 
         return build_code(recipe, folder, corpus_hashes(run.folder(stage) for stage in reads))
 
-    return Stage("corpus/code", stage_settings(recipe, "corpus/code"), build, reads)
+    material = source_material(recipe.code.source, "code.source")
+    return Stage("corpus/code", stage_settings(recipe, "corpus/code"), build, reads, material)
 
 
 def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> Stage:

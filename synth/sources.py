@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,10 +123,11 @@ def build_corpus(
     key = f"{name}.source"
     opened = open_source(section.source, key, recipe.seed)
     take = Take()
-    documents = list(_documents(opened.texts, name, section.characters, min_words, exclude, take))
-    if not documents:
+    documents = _documents(opened.texts, name, section.characters, min_words, exclude, take)
+    first = next(documents, None)
+    if first is None:
         raise _nothing_usable(name, opened.origin, min_words, take, section.characters)
-    counts = write_corpus(folder, documents, recipe.corpus.held_out_share, recipe.seed)
+    counts = write_corpus(folder, chain([first], documents), recipe.corpus.held_out_share, recipe.seed)
     facts = counts | opened.facts
     facts |= {
         "documents": take.documents,

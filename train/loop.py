@@ -198,14 +198,15 @@ class Trainer:
 
     def _try_pass(self, sequences: int) -> bool:
         """Whether a forward and backward pass fits, beside the optimizer's two moments. Changes nothing else."""
-        fits = True
+        fits, moments = True, list[Tensor]()
         try:
-            moments = [] if self.optimizer.state else [torch.empty_like(p) for p in self.parameters for _ in range(2)]
+            if not self.optimizer.state:
+                moments.extend(torch.empty_like(p) for p in self.parameters for _ in range(2))
             self._backward(self._batch(0, sequences))
         except torch.cuda.OutOfMemoryError:
             fits = False
         # After the handler, not in it: there the error still holds on to the pass's tensors.
-        moments = []
+        moments.clear()
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
