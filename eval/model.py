@@ -74,23 +74,25 @@ class PrimerLM(LM):  # type: ignore[misc]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, as the hf backend has them."""
-        if not texts:
-            return []
-        # As the hf backend: a text that brings its own beginning-of-text token gets no second one.
+        ids = self._tokenise(texts)
+        # As there, a text that brings its own beginning-of-text token gets no second one.
         bare = [text.startswith(self._prefix_text) for text in texts]
-        ids: list[list[int]] = self.tokenizer(list(texts), return_attention_mask=False)["input_ids"]
         if any(bare):
-            plain = self.tokenizer(list(texts), return_attention_mask=False, add_special_tokens=False)["input_ids"]
+            plain = self._tokenise(texts, add_special_tokens=False)
             ids = [without if own else encoded for own, encoded, without in zip(bare, ids, plain, strict=True)]
         return ids
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of corpus text, as in training: nothing is added, a spelled-out `<|endoftext|>` is ordinary text."""
+        return self._tokenise(texts, add_special_tokens=False, split_special_tokens=True)
+
+    def _tokenise(self, texts: Sequence[str], **options: bool) -> list[list[int]]:
         if not texts:
             return []
-        ids: list[list[int]] = self.tokenizer(
-            list(texts), return_attention_mask=False, add_special_tokens=False, split_special_tokens=True
-        )["input_ids"]
+        # verbose=False: texts longer than the context are cut or divided later, which needs no warning.
+        ids: list[list[int]] = self.tokenizer(list(texts), return_attention_mask=False, verbose=False, **options)[
+            "input_ids"
+        ]
         return ids
 
     def score(

@@ -246,9 +246,8 @@ def _result(
     rows = len(items)
     notes = ["0-shot", suite.protocol, "acc raw, acc_norm per character"]
     notes.append("built-in items" if suite.origin == "built-in" else f"{path.stem} split")
-    notes.append(f"{rows:,} rows")
-    if model.rows_cut:
-        notes.append(f"{model.rows_cut:,} rows cut from the left to the context of {model.max_length:,} tokens")
+    cut = f", {model.rows_cut:,} of them cut from the left to the context of {model.max_length:,} tokens"
+    notes.append(f"{rows:,} rows{cut * bool(model.rows_cut)}")
     return {
         "suite": suite.name,
         "title": suite.title,

@@ -100,13 +100,33 @@ def write_corpus(folder: Path, documents: Iterable[Document], held_out_share: fl
     Raises:
         PrimerError: If either split would be empty.
     """
+    paths = {split: folder / f"{split}.parquet" for split in SPLITS}
+    try:
+        counts = _write_splits(paths, documents, held_out_share, seed)
+        for split in SPLITS:
+            if not counts[f"{split}_documents"]:
+                total = counts["train_documents"] + counts["held_out_documents"]
+                raise PrimerError(
+                    f"{folder.name}: the {split} split would be empty ({total} documents in all).",
+                    "Take more text (synth.tokens, web.characters, code.characters) or change corpus.held_out_share.",
+                )
+    except BaseException:
+        for path in paths.values():
+            path.unlink(missing_ok=True)
+        raise
+    return counts
+
+
+def _write_splits(
+    paths: dict[str, Path], documents: Iterable[Document], held_out_share: float, seed: int
+) -> dict[str, int]:
     counts = {f"{split}_{what}": 0 for split in SPLITS for what in ("documents", "characters")}
+    waiting: dict[str, list[Document]] = {split: [] for split in SPLITS}
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", SCHEMA, compression="zstd"))
-            for split in SPLITS
+            split: stack.enter_context(pq.ParquetWriter(path, SCHEMA, compression="zstd"))
+            for split, path in paths.items()
         }
-        waiting: dict[str, list[Document]] = {split: [] for split in SPLITS}
 
         def flush(split: str) -> None:
             writers[split].write_table(pa.Table.from_pylist(waiting[split], schema=SCHEMA))
@@ -121,13 +141,6 @@ def write_corpus(folder: Path, documents: Iterable[Document], held_out_share: fl
                 flush(split)
         for split in SPLITS:
             flush(split)
-    for split in SPLITS:
-        if not counts[f"{split}_documents"]:
-            total = counts["train_documents"] + counts["held_out_documents"]
-            raise PrimerError(
-                f"{folder.name}: the {split} split would be empty ({total} documents in all).",
-                "Take more text (synth.tokens, web.characters, code.characters) or change corpus.held_out_share.",
-            )
     return counts
 
 

@@ -39,7 +39,7 @@ def recipe(**evaluation: Any) -> Recipe:
 def corpus(folder: Path) -> Built:
     text = f"Some {folder.name} prose about rivers, stones and the Übermut of frogs. "
     rows = [
-        Document(id=f"{n}", text=text * (n % 5 + 1), source="web", hash=text_hash(text), group=f"{n}")
+        Document(id=f"{n}", text=text * (4 * (n % 5) + 1), source="web", hash=text_hash(text), group=f"{n}")
         for n in range(60)
     ]
     return Built("made", dict(write_corpus(folder, rows, 0.2, 0)))
@@ -92,7 +92,7 @@ def test_results_hold_everything_and_the_report_reads_them(folder: Path, tmp_pat
         suites = {suite["suite"]: suite for suite in result["suites"]}
         assert list(suites) == ["physical", "pronouns", "reading", "science", "social", "boolq"]
         assert suites["boolq"]["rows_cut"] == 1
-        assert "1 rows; 1 rows cut from the left to the context of 128 tokens" in suites["boolq"]["protocol"]
+        assert "1 rows, 1 of them cut from the left to the context of 128 tokens" in suites["boolq"]["protocol"]
         assert suites["science"]["protocol"].startswith("0-shot; log-likelihood of each answer; acc raw, acc_norm")
         assert [found["source"] for found in result["held_out"]] == ["web", "code"]
         assert [found["set"] for found in result["toxicity"]] == ["built-in"]
@@ -158,7 +158,7 @@ def test_a_killed_evaluation_goes_on_where_it_was_and_writes_nothing_elsewhere(f
     os.kill(process.pid, signal.SIGKILL)
     said = process.communicate()[1]
     assert "%|" not in said, "a library's progress bar stands among our own lines"
-    assert "warning" not in said.lower()
+    assert "sequence length" not in said, "a library's warning stands among our own lines"
     written = [path for place in places.values() for path in place.rglob("*") if path.is_file()]
     assert not written, f"files outside the run folder: {written}"
     # What was kept is taken as it is: a mark in it comes out at the end.

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 
-def make_tokenizer(folder: Path) -> None:
+def make_tokenizer(folder: Path, context: int) -> None:
     """GPT-2's merges with codegen's runs of spaces, as tokenizer files in `folder`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -24,7 +24,9 @@ def make_tokenizer(folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens([" " * length for length in range(31, 1, -1)])
     end = "<|endoftext|>"
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=end, eos_token=end, model_max_length=context
+    ).save_pretrained(folder)
 
 
 def make_model(folder: Path, context: int = 512, seed: int = 0) -> Path:
@@ -32,7 +34,7 @@ def make_model(folder: Path, context: int = 512, seed: int = 0) -> Path:
     import torch
     from transformers import PhiConfig, PhiForCausalLM
 
-    make_tokenizer(folder)
+    make_tokenizer(folder, context)
     torch.manual_seed(seed)
     config = PhiConfig(
         vocab_size=51_200,
