@@ -83,7 +83,7 @@ class PrimerLM(LM):  # type: ignore[misc]
         return ids
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of corpus text, as in training: nothing is added, a spelled-out `<|endoftext|>` is ordinary text."""
+        """Token ids of corpus text, as in training: nothing added, a spelled-out `<|endoftext|>` is ordinary text."""
         return self._tokenise(texts, add_special_tokens=False, split_special_tokens=True)
 
     def _tokenise(self, texts: Sequence[str], **options: bool) -> list[list[int]]:

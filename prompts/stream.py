@@ -70,7 +70,8 @@ class PromptStream:
     """Every prompt of a recipe, by its number.
 
     Weights of forms and audiences hold among those that suit a topic; a topic that none suits is left out.
-    In the next epoch a topic gets another form than before, unless only one suits it.
+    In the next epoch a topic gets another form than before, unless only one suits it. The share of passages holds
+    among the forms that take one (`snippets` in their front matter).
 
     Args:
         recipe: Its seed, `topics` and `prompts` count; nothing else does.

@@ -59,8 +59,9 @@ _META_FIRST = re.compile(
     r"|i (?:cannot|can't|can’t|won't) (?:help|assist|provide|write|create|fulfil|answer|generate)"
     r"|(?:this|the following) (?:text|story|section)\b[^\n.!?]{0,60}\b(?:written|aimed|intended|designed) for\b"
     # Small teachers talk about the passage or the task in place of writing.
-    r"|(?:this|the) (?:passage|prompt|text)\b(?: about\b[^\n.!?]{0,80})?,? (?:is|was|has|gives|provides|highlights|discusses"
-    r"|describes|explains|presents|shows|explores|mentions|states|suggests|tells|talks)\b|to answer (?:the|this) question\b)",
+    r"|(?:this|the) (?:passage|prompt|text)\b(?: about\b[^\n.!?]{0,80})?,? (?:is|was|has|gives|provides|highlights"
+    r"|discusses|describes|explains|presents|shows|explores|mentions|states|suggests|tells|talks)\b"
+    r"|to answer (?:the|this) question\b)",
     re.IGNORECASE,
 )
 _META_LAST = re.compile(

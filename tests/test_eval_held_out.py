@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,14 +59,17 @@ def test_windows_predict_each_token_once_and_share_only_the_joint(length: int):
         assert before.tokens[-1] == after.tokens[0]
 
 
-def test_the_real_model_agrees_with_its_own_loss(tmp_path: Path):
+def test_the_real_model_agrees_with_its_own_loss_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     import torch
 
     from eval.model import PrimerLM
 
     model = PrimerLM(make_model(tmp_path, context=16), device="cpu")
     text = "A river runs to the sea, and a stone in it grows round with the years; so says the old ferryman."
+    logging.getLogger("transformers").addHandler(caplog.handler)
     totals, items = measure_held_out("web", [{"id": "x", "text": text}], model, lambda _: None)
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert not caplog.messages
     ids = torch.tensor([model.prefix_token_id, *model.tokenizer(text)["input_ids"]])
     nats = 0.0
     for at in range(0, len(ids) - 1, 16):

@@ -376,3 +376,43 @@ def test_sequences_of_a_pass_follow_from_memory(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(PrimerError, match="needs about"):
         first_micro_batch(shape, 8, hardware)
     assert [even_split(8, 5), even_split(7, 4), even_split(2048, 64), even_split(3, 10)] == [4, 4, 64, 3]
+
+
+@pytest.mark.parametrize(("room", "asked", "found"), [(5, None, 4), (100, None, 8), (1, None, 1), (3, 3, 3)])
+def test_a_gpu_gets_as_many_sequences_a_pass_as_fit(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, asked: int | None, found: int
+):
+    trainer = _trainer(tmp_path, recipe(train={"micro_batch": asked}), uninterrupted)
+    trainer.device = torch.device("cuda")  # only to be looked at: the pass itself is replaced
+    trainer.hardware = Hardware(trainer.device, "fp16", "a GPU", None)
+    monkeypatch.setattr(trainer, "_try_pass", lambda sequences: sequences <= room)
+    trainer._dry_run()
+    assert trainer.micro_batch == found
+
+
+@pytest.mark.parametrize(("asked", "remedy"), [(4, "micro_batch"), (None, "smaller model")])
+def test_a_gpu_too_small_is_an_error(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, remedy: str
+):
+    trainer = _trainer(tmp_path, recipe(train={"micro_batch": asked}), uninterrupted)
+    trainer.device = torch.device("cuda")
+    trainer.hardware = Hardware(trainer.device, "fp16", "a GPU", None)
+    monkeypatch.setattr(trainer, "_try_pass", lambda sequences: False)
+    with pytest.raises(PrimerError, match="do not fit into the memory of a GPU") as caught:
+        trainer._dry_run()
+    assert remedy in caught.value.remedy
+
+
+def test_a_pass_that_does_not_fit_leaves_no_trace(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trainer = _trainer(tmp_path, recipe(), uninterrupted)
+
+    def full(batch: torch.Tensor) -> torch.Tensor:
+        trainer.parameters[0].grad = torch.ones_like(trainer.parameters[0])
+        raise torch.cuda.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(trainer, "_backward", full)
+    assert not trainer._try_pass(4)
+    monkeypatch.undo()
+    assert trainer._try_pass(4)
+    assert all(p.grad is None for p in trainer.parameters)
+    assert not trainer.optimizer.state
