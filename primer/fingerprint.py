@@ -18,7 +18,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "corpus/synthetic": ("seed", "topics", "prompts", "synth", "corpus"),
     "tokens": ("seed", "tokenizer"),
     "train": ("seed", "model", "train"),
-    "eval": ("seed", "eval"),
+    "eval": ("seed", "eval.suites", "eval.limit"),
     "report": ("name", "description", "seed", "variants", "eval"),
 }
 
@@ -45,7 +45,13 @@ NEVER: frozenset[str] = frozenset(
 def stage_settings(recipe: Recipe, room: str) -> dict[str, Any]:
     """The part of a recipe that the result of a room depends on, as plain JSON values."""
     data = recipe.model_dump(mode="json")
-    return {key: _without_never(data[key], key) for key in FIELDS[room]}
+    settings: dict[str, Any] = {}
+    for key in FIELDS[room]:
+        value = data
+        for part in key.split("."):
+            value = value[part]
+        settings[key] = _without_never(value, key)
+    return settings
 
 
 def fingerprint(value: Any) -> str:

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -54,7 +53,6 @@ class Faults:
     broken_first: int = 0  # this many first requests get 500
     broken: bool = False  # every request gets 500
     new_limit_name: bool = False  # max_tokens is refused in favour of max_completion_tokens
-    count_file: Path | None = None  # one line a request, so that counts survive this process
 
 
 @dataclass
@@ -89,9 +87,6 @@ class Endpoint:
         self.asked[question] += 1
         if len(self.bodies) < 1000:
             self.bodies.append(body)
-        if faults.count_file is not None:
-            with faults.count_file.open("a") as file:
-                file.write(f"{question}\n")
         text = " ".join(message["content"] for message in body["messages"])
         if not self._allowed(request):
             return _error(401, f"Incorrect API key provided: {request.headers.get('Authorization')}")
