@@ -149,10 +149,10 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(uninterrupted: Path, tm
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop.Trainer, "_take_step", interrupted)
             handler = signal.getsignal(number)
-            with pytest.raises(PrimerError, match=f"stopped by {number.name} after step 7 of 20") as caught:
+            with pytest.raises(KeyboardInterrupt):
                 train_variants(asked, run)
             assert signal.getsignal(number) is handler
-        assert "again" in caught.value.remedy
+        assert len(taken) == 7
     model = _train(path, asked)
     assert (model / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
 

@@ -76,7 +76,8 @@ class Trainer:
             Seconds of training in all runs together, and the number of steps skipped.
 
         Raises:
-            PrimerError: If the model does not fit, the loss stays non-finite, or a signal asked to stop.
+            PrimerError: If the model does not fit, or the loss stays non-finite.
+            KeyboardInterrupt: If a signal asked to stop; a checkpoint has been saved.
         """
         self._restore()
         if self.train.compile:
@@ -115,11 +116,8 @@ class Trainer:
                 self._save()
                 saved = clock = time.monotonic()  # the time it takes to save counts for no step
             if self._stop is not None:
-                raise PrimerError(
-                    f"{self.title} was stopped by {self._stop.name} after step {self.step:,} of {self.steps:,}; a "
-                    "checkpoint was saved.",
-                    "Run the same command again to go on from there.",
-                )
+                say(f"  {self.title}: checkpoint saved after step {self.step:,} of {self.steps:,}")
+                raise KeyboardInterrupt
 
     def _take_step(self, rate: float) -> tuple[float, float]:
         """One optimiser step; returns the mean loss in nats a token and the gradient's norm before clipping."""

@@ -17,8 +17,8 @@ def train_variants(recipe: Recipe, run: RunFolder) -> None:
     source is the same for all: their differences come of the mixture of the data alone.
 
     Raises:
-        PrimerError: If a corpus is missing or too small for the budget, the machine cannot train this model, or
-            training was stopped by a signal (its checkpoint is kept).
+        PrimerError: If a corpus is missing or too small for the budget, or the machine cannot train this model.
+        KeyboardInterrupt: If a signal asked to stop; a checkpoint has been saved.
     """
     run.complete(
         Stage(
