@@ -94,7 +94,8 @@ def _settings(xllamacpp: Any, path: Path, teacher: EmbeddedTeacher, parallel: in
     settings.n_parallel = parallel
     settings.n_ctx = teacher.context * parallel
     settings.cont_batching = True
-    settings.kv_unified = True
+    # A cache for each sequence, not one for all: 180 tokens/s, not 155 (2 cores, 16 sequences of 200 tokens).
+    settings.kv_unified = False
     threads = teacher.threads or os.cpu_count() or 1
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
     settings.cache_ram_mib = 0  # no two prompts share enough to be worth keeping

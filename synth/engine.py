@@ -186,7 +186,7 @@ class _Generation:
                 result = known
                 await asyncio.sleep(0)  # a long row of known answers must not keep the others from theirs
             self._deliver(index, prompt, result)
-            progress.update(min(self.outcome.tokens, self._plan.tokens), self._status())
+            progress.update(min(self._foreseen(), self._plan.tokens), self._status())
 
     def _enough_is_under_way(self) -> bool:
         """Whether the units taken but not judged should bring what is missing, with a quarter and two to spare."""
@@ -236,6 +236,12 @@ class _Generation:
         if outcome.units >= _UNITS_BEFORE_COMPLAINT and len(outcome.accepted) < _LEAST_ACCEPTED * outcome.units:
             self._stopped_by = _hardly_any(outcome)
             raise self._stopped_by
+
+    def _foreseen(self) -> int:
+        """Accepted tokens, and what replies that wait for their turn should add: one slow reply is no standstill."""
+        outcome = self.outcome
+        a_unit = outcome.tokens / outcome.units if outcome.units else 0.0
+        return round(outcome.tokens + len(self._waiting) * a_unit)
 
     def _status(self) -> str:
         share = len(self.outcome.accepted) / max(1, self.outcome.units)
