@@ -8,7 +8,7 @@ SOURCES := primer topics prompts synth train eval tests bench
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke synth train eval report test check format clean
+.PHONY: help setup demo smoke synth train eval report test check format bench clean
 
 help: ## Show this list
 	@echo "Primer makes synthetic textbooks, trains small language models on them, and compares the results."
@@ -51,6 +51,10 @@ check: setup ## Lint and type check alone
 format: setup ## Format the code
 	.venv/bin/ruff format $(SOURCES)
 	.venv/bin/ruff check --fix $(SOURCES)
+
+bench: setup ## Measure the rooms that have a benchmark: generation client, training on a CPU
+	.venv/bin/python bench/synth_speed.py
+	.venv/bin/python bench/train_speed.py
 
 clean: ## Remove the environment and the caches (never runs/)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

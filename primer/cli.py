@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -73,7 +73,6 @@ def _eval(recipe: Recipe, run: RunFolder) -> None:
 
 def _report(recipe: Recipe, run: RunFolder) -> None:
     from eval.report import write_report
-
     from primer.progress import say
 
     path = write_report(recipe, run)
@@ -168,11 +167,10 @@ def prompt(
     run: RunPath = None,
 ) -> None:
     """Print one prompt of the stream as the teacher would get it. Asks no teacher."""
-    from synth.corpora import prompt_stream
-
     from primer.progress import say
     from primer.recipe_file import load_recipe
     from primer.run import RunFolder
+    from synth.corpora import prompt_stream
 
     loaded = load_recipe(recipe, set_ or [])
     made = prompt_stream(loaded, RunFolder(run or Path("runs") / loaded.name))[index]
@@ -199,8 +197,9 @@ def _options(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    # Ctrl-C has a handler everywhere, in event loops too; SIGTERM is to mean the same.
+    signal.raise_signal(signal.SIGINT)
 
 
 def _fail(problem: str, remedy: str) -> int:

@@ -14,6 +14,9 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 # Where output goes to a file or a pipe, a line this often (seconds) takes the place of the bar.
 _LINE_INTERVAL = 15.0
 
+# Of the whole; before this much is done a forecast of the time left is a guess.
+_SHARE_BEFORE_FORECAST = 0.02
+
 
 def say(message: str) -> None:
     """Print one line for people (rich markup allowed; escape foreign text with `rich.markup.escape`)."""
@@ -46,7 +49,7 @@ class Bar:
 
     def _eta(self, completed: float) -> str:
         done = completed - (self._first or 0.0)
-        if done <= 0:
+        if done < _SHARE_BEFORE_FORECAST * self._total:
             return ""
         seconds = (time.monotonic() - self._started) / done * max(self._total - completed, 0.0)
         return f", {_duration(seconds)} left"

@@ -1,0 +1,96 @@
+"""The generation engine against a mock endpoint: requests per second, with the journal on.
+
+    python bench/synth_speed.py --requests 5000 --concurrency 256
+
+The endpoint (tests/mock_endpoint.py) answers at once from another process, so what is measured is the client: HTTP,
+journal, acceptance rules, in one Python process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from primer.recipe import Accept, EndpointTeacher, Sampling
+from synth.accept import Judge
+from synth.engine import Plan, generate
+from synth.journal import Journal, answer_tag
+from synth.teachers import open_teacher, teacher_identity
+
+MOCK = Path(__file__).parent.parent / "tests" / "mock_endpoint.py"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as the engine sees it."""
+
+    messages: list[dict[str, str]]
+    seed: int
+
+
+class Prompts:
+    """An endless stream of different prompts of about a kilobyte."""
+
+    def __getitem__(self, index: int) -> Prompt:
+        return Prompt([{"role": "user", "content": f"Question {index} " + "word " * 150}], index)
+
+
+def start_endpoint() -> tuple[subprocess.Popen[bytes], str]:
+    """The mock endpoint on a free loopback port, ready to answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, str(MOCK), "--port", str(port), "--delay", "0"])
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
+            return server, f"http://127.0.0.1:{port}/v1"
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.05)
+    server.kill()
+    raise SystemExit("The mock endpoint did not start.")
+
+
+def main() -> None:
+    """Generate until about so many requests have been answered, and print the rate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=5000, help="how many, about (default 5000)")
+    parser.add_argument("--concurrency", type=int, default=256, help="requests in flight (default 256)")
+    arguments = parser.parse_args()
+    server, address = start_endpoint()
+    try:
+        teacher = EndpointTeacher(kind="openai", base_url=address, model="mock")
+        identity, sampling = teacher_identity(teacher), Sampling()
+        tokens_a_reply = 84  # what the mock endpoint's replies come to
+        plan = Plan(identity, sampling, arguments.requests * tokens_a_reply, arguments.concurrency)
+        with tempfile.TemporaryDirectory() as folder:
+            wall, cpu = time.monotonic(), time.process_time()
+            with Journal(Path(folder) / "replies.jsonl", answer_tag(identity, sampling)) as journal:
+                outcome = generate(
+                    Prompts(),
+                    plan,
+                    Judge(Accept(), set()),
+                    journal,
+                    lambda: open_teacher(teacher, identity, arguments.concurrency, 300.0),
+                )
+            wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(
+            f"{outcome.units:,} requests, {outcome.units / wall:.0f} a second, {outcome.units / cpu:.0f} per CPU "
+            f"second of the client, {memory} MB at most"
+        )
+    finally:
+        server.kill()
+
+
+if __name__ == "__main__":
+    main()
