@@ -158,11 +158,17 @@ def corpus_table(corpora: Mapping[str, Manifest], tokens: Manifest) -> Table:
             facts.get(k) for k in ("train_documents", "train_characters", "held_out_documents", "duplicates_removed")
         ]
         values.insert(2, shard.get("train_tokens"))
-        origin = _joined(facts.get("origin") or facts.get("teacher"), facts.get("licence"))
-        rows.append([Cell(source), *(Cell(number(v) if v is not None else NOTHING) for v in values), Cell(origin)])
+        rows.append([Cell(source), *(Cell(number(v) if v is not None else NOTHING) for v in values)])
     heads = ("Documents", "Characters", "Tokens", "Held out", "Duplicates")
-    columns = [Column("Source", number=False), *map(Column, heads), Column("Origin, licence", number=False)]
-    return Table(columns, rows)
+    return Table([Column("Source", number=False), *map(Column, heads)], rows)
+
+
+def origins(corpora: Mapping[str, Manifest]) -> dict[str, str]:
+    """Where each source comes from, and its licence: too long for a column."""
+    return {
+        source: _joined(manifest.facts.get("origin") or manifest.facts.get("teacher"), manifest.facts.get("licence"))
+        for source, manifest in corpora.items()
+    }
 
 
 def generation_table(facts: Mapping[str, Any]) -> Table:
