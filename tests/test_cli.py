@@ -19,7 +19,7 @@ def primer(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def assert_one_clear_message(result: subprocess.CompletedProcess[str], *words: str) -> None:
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("error: ") == 1
     for word in words:
         assert word in result.stderr
 
