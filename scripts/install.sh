@@ -13,7 +13,7 @@ command -v "$PYTHON" >/dev/null || fail "there is no $PYTHON here. Install Pytho
     fail "$PYTHON is $("$PYTHON" --version); Primer needs Python 3.11 or 3.12. Choose one with: make PYTHON=python3.11"
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail "$PYTHON cannot make virtual environments. Debian: apt install python3-venv"
 
-printf 'Installing into .venv (about 1.5 GB; the first time takes a minute or more) ...\n'
+printf 'Installing into .venv (about 1.8 GB; the first time takes a minute or more) ...\n'
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION" ||
     fail "pip could not install uv; see the message above (is the package index reachable?)."
