@@ -214,6 +214,8 @@ def _fail(problem: str, remedy: str) -> int:
 
 def main() -> int:
     """Entry point of the `primer` command: every expected failure is one message and a non-zero status."""
+    # Also where a script's `&` had it ignored: an experiment can always be stopped, and loses nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()

@@ -26,19 +26,26 @@ def primer(repository: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "PRIMER_EVAL_DATA")}
     return subprocess.Popen(
         [PRIMER, *arguments], cwd=repository, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=ignore_interrupts,
     )  # fmt: skip
 
 
-def kill_when(process: subprocess.Popen[str], ready: Path, signal_number: int) -> None:
-    """Send a signal to a running process as soon as a path exists."""
+def ignore_interrupts() -> None:
+    """What a shell script's `&` does to the programs it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def kill_when(process: subprocess.Popen[str], ready: Path, signal_number: int) -> int:
+    """Send a signal to a running process as soon as a path exists; returns its exit status."""
     deadline = time.monotonic() + 240
     while not ready.exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, f"{ready} did not appear"
         time.sleep(0.05)
     os.kill(process.pid, signal_number)
-    process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
+    assert "Traceback" not in output
+    return process.returncode
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +53,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> tupl
     """A run folder that was killed twice and interrupted once before it was allowed to finish."""
     folder = tmp_path_factory.mktemp("smoke") / "run"
     arguments = ("report", RECIPE, "--run", str(folder))
-    kill_when(primer(repository, *arguments), folder / "journal" / "replies.jsonl", signal.SIGKILL)
-    kill_when(primer(repository, *arguments), folder / "tokens" / "manifest.json", signal.SIGKILL)
-    kill_when(primer(repository, *arguments), folder / "models" / "synthetic" / "manifest.json", signal.SIGINT)
+    for ready, number, status in (
+        ("journal/replies.jsonl", signal.SIGKILL, -signal.SIGKILL),
+        ("tokens/manifest.json", signal.SIGKILL, -signal.SIGKILL),
+        ("models/synthetic/manifest.json", signal.SIGINT, 130),
+        ("models/web/manifest.json", signal.SIGTERM, 130),
+    ):
+        assert kill_when(primer(repository, *arguments), folder / ready, number) == status
     process = primer(repository, *arguments)
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
