@@ -49,7 +49,8 @@ async def serve_vllm(teacher: VllmTeacher) -> AsyncIterator[str]:
     if executable is None:
         raise PrimerError(
             "The recipe's teacher is vllm, but there is no `vllm` program here.",
-            "On a machine with a GPU: pip install 'primer-lab[vllm]'. Without one, use the embedded teacher.",
+            "On a machine with a GPU `make setup` installs it (or: pip install -e '.[vllm]'). Without one, use "
+            "the embedded teacher.",
         )
     port = _free_port()
     command = [executable, "serve", teacher.model, "--host", "127.0.0.1", "--port", str(port)]

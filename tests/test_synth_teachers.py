@@ -213,7 +213,7 @@ def test_a_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(PrimerError, match="no `vllm` program") as error:
         ask(serving())
-    assert "pip install 'primer-lab[vllm]'" in error.value.remedy
+    assert "pip install -e '.[vllm]'" in error.value.remedy
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
