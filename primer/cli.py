@@ -221,6 +221,10 @@ def main() -> int:
         app()
     except PrimerError as error:
         return _fail(error.problem, error.remedy)
+    except ModuleNotFoundError as error:
+        return _fail(
+            f"The Python package {error.name!r} is not installed.", "Run `make setup`: it installs what is missing."
+        )
     except Exception as error:
         if not disk_full(error):
             raise

@@ -103,3 +103,14 @@ def test_status_of_a_run_that_was_never_begun(repository: Path, tmp_path: Path):
     assert "corpus/synthetic" in result.stderr
     assert "not begun" in result.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_a_missing_package_is_named(repository: Path, tmp_path: Path):
+    code = (
+        "import sys; sys.modules['mwparserfromhell'] = None\n"
+        f"sys.argv = ['primer', 'synth', 'recipes/smoke.yaml', '--run', {str(tmp_path / 'run')!r}]\n"
+        "from primer.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert_one_clear_message(result, "mwparserfromhell", "make setup")
