@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from primer.documents import read_documents
+from primer.environment import usable_cores
 from primer.errors import PrimerError
 from primer.recipe import SOURCES, Recipe
 from primer.recipe_file import load_recipe
@@ -136,8 +137,7 @@ def versions(manifests: Sequence[Manifest]) -> list[tuple[str, str]]:
 
 def machine() -> list[tuple[str, str]]:
     """The machine that this process runs on: processor, cores, memory, GPUs, system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts = [("Processor", _processor()), ("Cores", str(cores))]
+    facts = [("Processor", _processor()), ("Cores", str(usable_cores()))]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     facts.append(("Memory", f"{memory:.0f} GiB"))
     facts.append(("GPU", ", ".join(_gpus()) or "none"))

@@ -7,7 +7,6 @@ runs them too: `lm_eval run --include_path eval/tasks --tasks science ...`, and 
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from eval.rows import read_rows, sample_rows
-from primer.errors import PrimerError
+from primer.errors import PrimerError, did_you_mean
 from primer.fingerprint import file_hash
 from primer.recipe import Eval
 
@@ -107,10 +106,9 @@ def make_plan(settings: Eval, seed: int) -> Plan:
     suites = all_suites()
     for name in settings.suites:
         if name not in suites:
-            close = difflib.get_close_matches(name, suites, n=3, cutoff=0.4)
             raise PrimerError(
                 f"eval.suites names {name!r}; there is no such suite.",
-                f"Did you mean {' or '.join(close)}? " * bool(close) + f"Suites: {', '.join(suites)}.",
+                f"{did_you_mean(name, suites)}Suites: {', '.join(suites)}.",
             )
     data = _data_folder(settings.data)
     wanted = [suite for suite in suites.values() if not settings.suites or suite.name in settings.suites]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import os
+from collections.abc import Iterable
 from types import ModuleType
 
 
@@ -20,6 +22,12 @@ class PrimerError(Exception):
         super().__init__(f"{problem}\n{remedy}")
         self.problem = problem
         self.remedy = remedy
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"Did you mean a or b? "` with the known names closest to an unknown one; empty if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}? " if close else ""
 
 
 def disk_full(error: BaseException) -> bool:

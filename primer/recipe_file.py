@@ -170,7 +170,7 @@ def _set_key(data: dict[str, Any], key: list[str], value: Any, override: str) ->
 def _explain(detail: ErrorDetails) -> str:
     """One validation error as `key: value; expected ...`."""
     # Discriminated unions put the chosen kind into the location; people did not write it there.
-    kinds = {"embedded", "openai", "vllm", "wikipedia_sample", "python_library", "dataset", "files"}
+    kinds = set(re.findall(r"\[(\w+)\]", " ".join(key for key, *_ in describe_fields())))
     parts = [str(part) for part in detail["loc"] if part not in kinds]
     key = ".".join(parts) or "recipe"
     if detail["type"] == "extra_forbidden":

@@ -7,12 +7,11 @@ of the epoch's own.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from primer.errors import PrimerError
+from primer.errors import PrimerError, did_you_mean
 from primer.fingerprint import file_hash
 from primer.recipe import Recipe
 from prompts.draw import Shares, draws, shuffled
@@ -169,9 +168,9 @@ def _weighted(table: str, weights: Mapping[str, float], known: list[str]) -> dic
     """The items in use and their weights; an empty table means all of them, equally."""
     for name in weights:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(close)}? " if close else ""
-            raise PrimerError(f"prompts.{table}: there is no {name!r}.", f"{hint}There are: {', '.join(known)}.")
+            raise PrimerError(
+                f"prompts.{table}: there is no {name!r}.", f"{did_you_mean(name, known)}There are: {', '.join(known)}."
+            )
     for name, weight in weights.items():
         if not math.isfinite(weight):
             raise PrimerError(f"prompts.{table}.{name} is {weight}.", "Write a number, such as 1 or 2.5.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from primer.errors import PrimerError
+from primer.errors import PrimerError, did_you_mean
 from topics import KINDS, LEVELS, Topic, field_names
 
 PROMPTS_FOLDER = Path(__file__).parent
@@ -192,8 +191,7 @@ def _validated(model: type[_Model], data: Any, path: Path) -> _Model:
 def _check_known(path: Path, key: str, values: list[str], known: Sequence[str]) -> None:
     for value in values:
         if value not in known:
-            close = difflib.get_close_matches(value, known, n=2)
-            hint = f"Did you mean {' or '.join(close)}? " if close else ""
+            hint = did_you_mean(value, known)
             raise PrimerError(f"{path}: {key} names {value!r}.", f"{hint}Expected one of: {', '.join(known)}.")
 
 

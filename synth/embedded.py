@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from primer.environment import package_folders, usable_cores
 from primer.errors import PrimerError, require
 from primer.recipe import EmbeddedTeacher
 
@@ -75,10 +75,8 @@ async def serve(path: Path, teacher: EmbeddedTeacher, concurrency: int) -> Async
 
 
 def _packaged_file(package: str) -> Path:
-    # Found without importing it: the package's own code wants libraries that Primer does not need.
-    found = importlib.util.find_spec(package)
-    for folder in (found.submodule_search_locations or []) if found else []:
-        for path in sorted(Path(folder).glob("*.gguf")):
+    for folder in package_folders(package):
+        for path in sorted(folder.glob("*.gguf")):
             return path
     name = package.replace("_", "-")
     raise PrimerError(
@@ -96,7 +94,7 @@ def _settings(xllamacpp: Any, path: Path, teacher: EmbeddedTeacher, parallel: in
     settings.cont_batching = True
     # A cache for each sequence, not one for all: 180 tokens/s, not 155 (2 cores, 16 sequences of 200 tokens).
     settings.kv_unified = False
-    threads = teacher.threads or os.cpu_count() or 1
+    threads = teacher.threads or usable_cores()
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
     settings.cache_ram_mib = 0  # no two prompts share enough to be worth keeping
     settings.warmup = False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import html
-import importlib.util
 import itertools
 import math
 import random
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from primer.environment import package_folders
 from primer.errors import PrimerError
 from synth.text import SourceText
 from synth.wiki_markup import INDENT, ITEM, LOST, render
@@ -66,9 +66,8 @@ def dump_path() -> Path:
     Raises:
         PrimerError: If the package or the file in it is missing.
     """
-    spec = importlib.util.find_spec("gensim")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (path := Path(folder) / _FILE).is_file():
+    for folder in package_folders("gensim"):
+        if (path := folder / _FILE).is_file():
             return path
     raise PrimerError(
         "web.source is wikipedia_sample, but the Python package gensim with its test data is not installed.",

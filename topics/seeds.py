@@ -7,13 +7,12 @@ names the file, the line, the column and the value.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from primer.errors import PrimerError
+from primer.errors import PrimerError, did_you_mean
 
 FIELDS_FOLDER = Path(__file__).parent / "seeds"
 
@@ -95,10 +94,9 @@ def load_topics(fields: Sequence[str] = (), folder: Path = FIELDS_FOLDER) -> lis
     known = field_names(folder)
     for name in fields:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(close)}? " if close else ""
             raise PrimerError(
-                f"topics.fields: there is no field {name!r}.", f"{hint}The fields are: {', '.join(known)}."
+                f"topics.fields: there is no field {name!r}.",
+                f"{did_you_mean(name, known)}The fields are: {', '.join(known)}.",
             )
     chosen = [name for name in known if name in fields] if fields else known
     return [topic for name in chosen for topic in _read_field(name, folder)]
@@ -188,6 +186,5 @@ def _parse_levels(value: str, where: str) -> tuple[str, ...]:
 
 
 def _unknown(where: str, column: str, value: str, known: Sequence[str]) -> PrimerError:
-    close = difflib.get_close_matches(value, known, n=2)
-    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    hint = did_you_mean(value, known)
     return PrimerError(f"{where}, column {column}: is {value!r}.", f"{hint}Expected one of: {', '.join(known)}.")

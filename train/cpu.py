@@ -8,6 +8,8 @@ import sys
 
 import torch
 
+from primer.environment import usable_cores
+
 # glibc's mallopt parameters (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -24,11 +26,6 @@ def prepare_cpu(threads: int | None) -> None:
     torch.set_num_threads(threads or usable_cores())
     _keep_freed_memory()
     prefer_onednn()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prefer_onednn() -> bool:

