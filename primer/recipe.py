@@ -30,17 +30,32 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TopicWeights(Section):
+    """How often topics are drawn, relative to the others: 1 where nothing is said, 0 leaves out."""
+
+    fields: dict[str, Weight] = Field({}, description="Weight of the topics of a field.")
+    kinds: dict[str, Weight] = Field({}, description="Weight of the topics of a kind.")
+    levels: dict[str, Weight] = Field({}, description="Weight of a reading level, among a topic's own too.")
+
+
 class Topics(Section):
     """Which of the topic seeds the experiment draws from."""
 
+    lists: list[str] = Field(
+        ["primer"], min_length=1, description="Lists of seeds: primer is the built-in one, others are folders."
+    )
     fields: list[str] = Field([], description="Fields to draw topics from, by file name; empty means all of them.")
+    weights: TopicWeights = Field(default_factory=TopicWeights)
 
 
 class Prompts(Section):
     """How a topic becomes a prompt. Weights are relative; an empty table means all, equally."""
 
-    forms: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight of each form (template).")
-    audiences: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight of each audience.")
+    forms: dict[str, Weight] = Field({}, description="Weight of each form (template).")
+    audiences: dict[str, Weight] = Field({}, description="Weight of each audience.")
     snippet_share: Share = Field(0.5, description="Share of prompts that carry a passage of web text.")
     snippet_words: int = Field(60, ge=10, le=400, description="Longest web passage in a prompt, in words.")
 

@@ -22,24 +22,6 @@ def draws(*labels: object) -> tuple[int, ...]:
     return struct.unpack(f"<{DRAWS}Q", hashlib.blake2b(text, digest_size=8 * DRAWS).digest())
 
 
-def shuffled(position: int, size: int, key: str) -> int:
-    """Where a pseudorandom permutation of `range(size)` sends a position, without making the permutation.
-
-    A Feistel network of four rounds on the smallest even number of bits that holds `size`, walked until it falls
-    inside (J. Black and P. Rogaway, Ciphers with Arbitrary Finite Domains, 2002, method 3).
-    """
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = (1 << half) - 1
-    while True:
-        left, right = position >> half, position & mask
-        for turn in range(4):
-            digest = hashlib.blake2b(f"{key}\0{turn}\0{right}".encode(), digest_size=8).digest()
-            left, right = right, left ^ (int.from_bytes(digest, "little") & mask)
-        position = left << half | right
-        if position < size:
-            return position
-
-
 class Shares:
     """A choice among some items by weight.
 

@@ -1,25 +1,25 @@
 """The prompt stream: prompt number i as a pure function of the recipe, the seeds, the forms, the passages and i.
 
 No prompt depends on an earlier one, so that a stream can be divided over machines, resumed and
-sampled anywhere. Prompts 0 to n-1 (n topics) make the first epoch, in which every topic comes once, in an order
-of the epoch's own.
+sampled anywhere. Prompts 0 to n-1 (n topics) make the first epoch, in which every topic comes once, or as often as
+the recipe's weights say, in an order of the epoch's own (:mod:`topics.sampling`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from primer.errors import PrimerError, did_you_mean
 from primer.fingerprint import file_hash
-from primer.recipe import Recipe
-from prompts.draw import Shares, draws, shuffled
+from primer.recipe import Recipe, Topics
+from prompts.draw import Shares, draws
 from prompts.tables import PROMPTS_FOLDER, Form, Tables, load_tables, pick_two, table_files
-from topics import FIELDS_FOLDER, Topic, field_names, load_topics, seed_file
+from topics.sampling import TopicDraws
+from topics.seeds import LEVELS, Topic, choose_fields, load_topics
 
 # Raise it when the code draws or words prompts differently: corpora of the earlier way are then made again.
-_DRAWING = "1"
+_DRAWING = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class PromptStream:
     """Every prompt of a recipe, by its number.
 
     Weights of forms and audiences hold among those that suit a topic; a topic that none suits is left out.
-    In the next epoch a topic gets another form than before, unless only one suits it. The share of passages holds
+    When a topic comes again it gets another form, unless only one suits it. The share of passages holds
     among the forms that take one (`snippets` in their front matter).
 
     Args:
@@ -78,7 +78,7 @@ class PromptStream:
 
     Attributes:
         topics: The topics in use, in the order of their files.
-        left_out: How many topics no form or audience of the recipe suits.
+        left_out: How many topics no form or audience of the recipe suits, or the recipe's weights make 0.
 
     Raises:
         PrimerError: If the recipe names an unknown field, form or audience, if its weights leave nothing to
@@ -96,31 +96,32 @@ class PromptStream:
             )
         self._seed, self._share, self._snippets = recipe.seed, settings.snippet_share, snippets
         self._systems: dict[tuple[str, str, int], str] = {}
-        chooser = _Chooser(self._tables, forms, audiences)
-        every = load_topics(recipe.topics.fields)
-        found = [(topic, chooser.choices(topic)) for topic in every]
-        self._choices = [choices for _, choices in found if choices is not None]
-        self.topics = [topic for topic, choices in found if choices is not None]
-        self.left_out = len(every) - len(self.topics)
-        if not self.topics:
+        self._level_weights = {level: recipe.topics.weights.levels.get(level, 1.0) for level in LEVELS}
+        chooser = _Chooser(self._tables, forms, audiences, {n for n, weight in self._level_weights.items() if weight})
+        every = load_topics(recipe.topics.fields, recipe.topics.lists)
+        choices = {topic.id: found for topic in every if (found := chooser.choices(topic)) is not None}
+        if not choices:
             raise PrimerError(
                 f"None of the {len(every)} topics goes with the recipe's forms ({', '.join(forms)}) and audiences "
                 f"({', '.join(audiences)}).",
                 "Take more fields (topics.fields), forms (prompts.forms) or audiences (prompts.audiences).",
             )
+        suited = [topic for topic in every if topic.id in choices]
+        self._draws = TopicDraws(suited, recipe.topics.weights, recipe.seed)
+        self.topics = self._draws.topics
+        self.left_out = len(every) - len(self.topics)
+        self._choices = [choices[topic.id] for topic in self.topics]
 
     def __getitem__(self, index: int) -> Prompt:
         if index < 0:
             raise IndexError(f"prompts are numbered from 0, not {index}")
-        epoch, position = divmod(index, len(self.topics))
-        place = shuffled(position, len(self.topics), f"order\0{self._seed}\0{epoch}")
+        place, turn = self._draws.place(index)
         topic, choices = self.topics[place], self._choices[place]
         start = draws("form", self._seed, topic.id)[0]
-        form = choices.forms[choices.form_shares.pick_unlike_last(start, epoch)]
+        form = choices.forms[choices.form_shares.pick_unlike_last(start, turn)]
         to_audience, to_level, to_share, to_snippet, to_names, to_seed, *_ = draws("prompt", self._seed, index)
         audience = choices.audiences[choices.audience_shares.pick(to_audience)]
-        levels = [level for level in topic.levels if level in self._tables.audiences[audience].levels]
-        level = levels[to_level % len(levels)]
+        level = self._level(topic, audience, to_level)
         snippet = None
         if form.about.snippets and to_share < self._share * 2**64:
             snippet = self._snippets[to_snippet % len(self._snippets)]
@@ -148,6 +149,12 @@ class PromptStream:
             seed=to_seed >> 33,
         )
 
+    def _level(self, topic: Topic, audience: str, draw: int) -> str:
+        """One of the levels that the topic and the audience share, by the recipe's weights."""
+        readers = self._tables.audiences[audience].levels
+        levels = [level for level in topic.levels if level in readers and self._level_weights[level]]
+        return levels[Shares([self._level_weights[level] for level in levels]).pick(draw)]
+
     def _system(self, audience: str, level: str, words: int) -> str:
         """The instructions that all forms share; there are so few different ones that each is rendered once."""
         key = (audience, level, words)
@@ -157,9 +164,16 @@ class PromptStream:
         return self._systems[key]
 
 
-def material() -> dict[str, str]:
-    """Hashes of everything on disk that prompts are made from, for `primer.run.Stage.material`."""
-    seeds = {f"topics/{name}": file_hash(seed_file(name, FIELDS_FOLDER)) for name in field_names()}
+def material(topics: Topics) -> dict[str, str]:
+    """Hashes of everything on disk that prompts are made from, for `primer.run.Stage.material`.
+
+    Args:
+        topics: The recipe's.
+
+    Raises:
+        PrimerError: If a list or a field that they name is not there.
+    """
+    seeds = {f"topics/{name}": file_hash(path) for name, path in choose_fields(topics.fields, topics.lists).items()}
     tables = {f"prompts/{path.relative_to(PROMPTS_FOLDER)}": file_hash(path) for path in table_files()}
     return {"prompts/drawing": _DRAWING, **tables, **seeds}
 
@@ -171,9 +185,6 @@ def _weighted(table: str, weights: Mapping[str, float], known: list[str]) -> dic
             raise PrimerError(
                 f"prompts.{table}: there is no {name!r}.", f"{did_you_mean(name, known)}There are: {', '.join(known)}."
             )
-    for name, weight in weights.items():
-        if not math.isfinite(weight):
-            raise PrimerError(f"prompts.{table}.{name} is {weight}.", "Write a number, such as 1 or 2.5.")
     if not weights:
         return dict.fromkeys(known, 1.0)
     used = {name: weights[name] for name in known if weights.get(name, 0.0) > 0}
@@ -185,8 +196,10 @@ def _weighted(table: str, weights: Mapping[str, float], known: list[str]) -> dic
 class _Chooser:
     """Finds `_Choices`: once for each combination of kind, field and levels, not for each topic."""
 
-    def __init__(self, tables: Tables, forms: Mapping[str, float], audiences: Mapping[str, float]) -> None:
-        self._tables, self._forms, self._audiences = tables, forms, audiences
+    def __init__(
+        self, tables: Tables, forms: Mapping[str, float], audiences: Mapping[str, float], levels: set[str]
+    ) -> None:
+        self._tables, self._forms, self._audiences, self._levels = tables, forms, audiences, levels
         self._found: dict[tuple[str, str, tuple[str, ...]], _Choices | None] = {}
 
     def choices(self, topic: Topic) -> _Choices | None:
@@ -199,7 +212,7 @@ class _Chooser:
     def _find(self, topic: Topic) -> _Choices | None:
         forms = [name for name in self._forms if self._tables.forms[name].suits(topic)]
         readers = self._tables.audiences
-        audiences = [name for name in self._audiences if set(topic.levels) & set(readers[name].levels)]
+        audiences = [name for name in self._audiences if self._levels & set(topic.levels) & set(readers[name].levels)]
         if not forms or not audiences:
             return None
         return _Choices(

@@ -80,4 +80,4 @@ def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> 
         known = corpus_hashes(run.folder(stage) for stage in reads)
         return build_synthetic(recipe, folder, run.path / "journal" / "replies.jsonl", web, known)
 
-    return Stage("corpus/synthetic", stage_settings(recipe, "corpus/synthetic"), build, reads, material())
+    return Stage("corpus/synthetic", stage_settings(recipe, "corpus/synthetic"), build, reads, material(recipe.topics))

@@ -1,28 +1,23 @@
-"""What is wrong with the topic seeds as a collection: everything at once, where loading stops at the first error."""
+"""What is wrong with lists of topic seeds: everything at once, where loading stops at the first error.
+
+The checks of lines and titles are here; :mod:`topics.similarity` adds those that need embeddings and
+:mod:`topics.overlap` the comparison with benchmarks. A user's own list is held to all of them but the plan.
+"""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from primer.errors import PrimerError
-from topics.seeds import FIELDS_FOLDER, LEVELS, Topic, field_names, parse_seed, seed_file, seed_lines
+from topics.allocation import Allocation
+from topics.retired import retired_ids
+from topics.seeds import BUILT_IN, LEVELS, Topic, parse_seed, seed_files, seed_lines
+from topics.titles import masked_titles, subject_words, title_problems
 
-# A shorter title says too little to write a page from; a longer one is a page already.
-_TITLE_WORDS = range(3, 17)
-_TITLE_CHARACTERS = 100
-
-# Words that carry no subject, left out when two titles are compared.
-_SMALL_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a an the of to and or in on at for from with by as is are was be it its that this how why what when where "
-        "does do can has have not no than your you one into",
-    )
-)
+# So many titles of a subfield that differ in one word alone were made from a template.
+_TEMPLATE_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -33,56 +28,175 @@ class Finding:
     problem: str
 
 
-def audit(folder: Path = FIELDS_FOLDER) -> list[Finding]:
-    """Everything that is wrong with the seeds in a folder; an empty list means that nothing is.
+@dataclass(frozen=True)
+class Check:
+    """One check.
 
-    Finds lines that do not parse, ids and titles used twice (titles compared by their subject words, whatever the
-    order, case and small words), titles that are too short, too long or end in a full stop, levels with a gap
-    and fields that list one subfield in two places.
+    Attributes:
+        name: What should be so.
+        result: What is so, in figures.
+        passed: Whether that is good enough.
+        findings: What to mend; a passed check may have some.
     """
-    found: list[Finding] = []
-    ids: dict[str, str] = {}
-    titles: dict[frozenset[str], str] = {}
-    for field in field_names(folder):
-        topics: list[tuple[str, Topic]] = []
+
+    name: str
+    result: str
+    passed: bool
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A seed and where it stands."""
+
+    where: str
+    topic: Topic
+
+
+def read_all(lists: Sequence[str] = (BUILT_IN,)) -> tuple[list[Listed], Check]:
+    """Every seed of some lists that can be read, and the check that all can be.
+
+    Raises:
+        PrimerError: If a list is not there.
+    """
+    listed: list[Listed] = []
+    findings: list[Finding] = []
+    for path in seed_files(lists).values():
         try:
-            for number, line in seed_lines(field, folder):
-                where = f"{seed_file(field, folder)}, line {number}"
-                try:
-                    topics.append((where, parse_seed(line, field, where)))
-                except PrimerError as error:
-                    found.append(Finding(where, f"{error.problem.removeprefix(where).lstrip(':, ')} {error.remedy}"))
+            lines = seed_lines(path)
         except PrimerError as error:
-            found.append(Finding(str(seed_file(field, folder)), f"{error.problem} {error.remedy}"))
-        for where, topic in topics:
-            found.extend(Finding(where, problem) for problem in _title_problems(topic.title))
-            found.extend(Finding(where, problem) for problem in _level_problems(topic.levels))
-            if (first := ids.setdefault(topic.id, where)) != where:
-                found.append(Finding(where, f"the id {topic.id} is already used in {first}"))
-            if (first := titles.setdefault(subject_words(topic.title), where)) != where:
-                found.append(Finding(where, f"the title {topic.title!r} says the same as {first}"))
-        found.extend(_scattered_subfields(topics))
-    return found
+            findings.append(Finding(str(path), f"{error.problem} {error.remedy}"))
+            continue
+        for number, line in enumerate(lines, start=2):
+            where = f"{path}, line {number}"
+            try:
+                listed.append(Listed(where, parse_seed(line, path.stem, where)))
+            except PrimerError as error:
+                findings.append(Finding(where, f"{error.problem.removeprefix(where).lstrip(':, ')} {error.remedy}"))
+    return listed, _check("every line is a seed", f"{len(listed):,d} seeds", findings)
 
 
-def subject_words(title: str) -> frozenset[str]:
-    """The words of a title that carry its subject: lower case, no accents, no plural s, no small words."""
-    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower().replace("'", "")
-    words = re.findall(r"[a-z0-9.]*[a-z0-9]", plain)
-    kept = frozenset(word.removesuffix("s") for word in words if word not in _SMALL_WORDS)
-    return kept or frozenset(words)
+def check_lines(listed: Sequence[Listed]) -> list[Check]:
+    """Titles, levels, subfields and ids, each seed by itself."""
+    titles = [Finding(at.where, problem) for at in listed for problem in title_problems(at.topic.title)]
+    levels = [Finding(at.where, problem) for at in listed for problem in _level_problems(at.topic.levels)]
+    return [
+        _check("titles are 3 to 16 words in sentence case", f"{len(listed):,d} titles", titles),
+        _check("levels have no gap", f"{len(listed):,d} seeds", levels),
+        _check("a subfield's seeds stand together", f"{_subfields(listed):,d} subfields", _scattered(listed)),
+    ]
 
 
-def _title_problems(title: str) -> Iterator[str]:
-    words = len(title.split())
-    if words not in _TITLE_WORDS:
-        yield f"the title {title!r} has {words} words; expected {_TITLE_WORDS.start} to {_TITLE_WORDS.stop - 1}"
-    if len(title) > _TITLE_CHARACTERS:
-        yield f"the title {title!r} has {len(title)} characters; expected at most {_TITLE_CHARACTERS}"
-    if title.endswith((".", "?", "!", ":", ";", ",")):
-        yield f"the title {title!r} ends in {title[-1]!r}; write it without"
-    if not (title[0].isupper() or title[0].isdigit()):
-        yield f"the title {title!r} does not begin with a capital letter"
+def check_titles(listed: Sequence[Listed]) -> list[Check]:
+    """No title twice, and no titles made from a template."""
+    seen: dict[frozenset[str], str] = {}
+    same = [
+        Finding(at.where, f"the title {at.topic.title!r} says the same as {first}")
+        for at in listed
+        if (first := seen.setdefault(subject_words(at.topic.title), at.where)) != at.where
+    ]
+    masked: dict[tuple[str, ...], list[Listed]] = defaultdict(list)
+    for at in listed:
+        for mask in masked_titles(at.topic.title):
+            masked[(at.topic.field, *mask)].append(at)
+    templates = [
+        Finding(group[0].where, f"{len(group)} titles of the field differ in one word alone, as {mask_text(mask)!r}")
+        for mask, group in masked.items()
+        if len(group) >= _TEMPLATE_ROWS
+    ]
+    count = f"{len(seen):,d} different titles"
+    return [
+        _check("no two titles say the same, whatever the case, order and small words", count, same),
+        _check("no titles come from a template", count, templates),
+    ]
+
+
+def check_ids(listed: Sequence[Listed]) -> Check:
+    """Ids are used once, and a number that is gone is in the list of retired ids."""
+    findings: list[Finding] = []
+    places: dict[str, str] = {}
+    for at in listed:
+        if (first := places.setdefault(at.topic.id, at.where)) != at.where:
+            findings.append(Finding(at.where, f"the id {at.topic.id} is already used in {first}"))
+    retired = retired_ids()
+    findings += [
+        Finding(places[identity], f"the id {identity} is retired; give the seed a new number")
+        for identity in retired
+        if identity in places
+    ]
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for identity in [*places, *retired]:
+        name, number = identity.rsplit("-", 1)
+        numbers[name].add(int(number))
+    for name in {at.topic.field for at in listed}:
+        gaps = sorted(set(range(1, max(numbers[name]) + 1)) - numbers[name])
+        if gaps:
+            missing = ", ".join(f"{name}-{number:04d}" for number in gaps[:5])
+            problem = f"{len(gaps)} ids are gone ({missing}): list them in retired.tsv, so that none is used again"
+            findings.append(Finding(name, problem))
+    return _check("ids are used once and never again", f"{len(places):,d} ids, {len(retired):,d} retired", findings)
+
+
+def check_plan(listed: Sequence[Listed], plan: Allocation) -> list[Check]:
+    """Whether the list follows its plan (`allocation.yaml`)."""
+    total = len(listed)
+    fields = Counter(at.topic.field for at in listed)
+    planned = plan.fields()
+    undeclared = [
+        Finding(at.where, f"the subfield {at.topic.subfield!r} of {at.topic.field} is not in the plan")
+        for at in listed
+        if at.topic.field not in planned or at.topic.subfield not in planned[at.topic.field].subfields
+    ]
+    present = {(at.topic.field, at.topic.subfield) for at in listed}
+    empty = [
+        Finding(name, f"the subfield {subfield!r} has no seed")
+        for name, field_plan in planned.items()
+        for subfield in field_plan.subfields
+        if (name, subfield) not in present
+    ]
+    short = [
+        Finding(name, f"{fields[name]} seeds, {field_plan.seeds} planned")
+        for name, field_plan in planned.items()
+        if fields[name] < field_plan.seeds
+    ]
+    largest, most = max(fields.items(), key=lambda item: item[1])
+    common = sum(fields[name] for group in plan.groups.values() if group.common_sense for name in group.fields)
+    return [
+        _at_least("seeds in all", total, plan.least_seeds),
+        _at_least("fields", len(fields), plan.least_fields),
+        _at_least("subfields", len(present), plan.least_subfields),
+        Check(
+            f"no field has more than {plan.largest_field:.0%} of the seeds",
+            f"the largest, {largest}, has {most / total:.1%}",
+            most <= plan.largest_field * total,
+        ),
+        Check(
+            f"everyday, physical and social life have at least {plan.least_common_sense:.0%}",
+            f"{common / total:.1%}",
+            common >= plan.least_common_sense * total,
+        ),
+        _check("every subfield is planned, and has seeds", f"{len(present):,d} subfields", undeclared + empty),
+        _check(
+            "every field has the seeds planned for it", f"{sum(p.seeds for p in planned.values()):,d} planned", short
+        ),
+    ]
+
+
+def mask_text(mask: Iterable[str]) -> str:
+    """A template as people read it, with a gap for the word that differs; the field that leads it is left out."""
+    return " ".join(list(mask)[1:])
+
+
+def _check(name: str, result: str, findings: list[Finding]) -> Check:
+    return Check(name, result, not findings, findings)
+
+
+def _at_least(what: str, count: int, least: int) -> Check:
+    return Check(f"at least {least:,d} {what}", f"{count:,d}", count >= least)
+
+
+def _subfields(listed: Sequence[Listed]) -> int:
+    return len({(at.topic.field, at.topic.subfield) for at in listed})
 
 
 def _level_problems(levels: tuple[str, ...]) -> Iterator[str]:
@@ -92,12 +206,16 @@ def _level_problems(levels: tuple[str, ...]) -> Iterator[str]:
         yield f"the levels {','.join(levels)} have a gap: {', '.join(missing)}"
 
 
-def _scattered_subfields(topics: list[tuple[str, Topic]]) -> Iterator[Finding]:
-    finished: set[str] = set()
-    current = ""
-    for where, topic in topics:
-        if topic.subfield != current:
-            if topic.subfield in finished:
-                yield Finding(where, f"the subfield {topic.subfield!r} began further up; keep its seeds together")
-            finished.add(current)
-            current = topic.subfield
+def _scattered(listed: Sequence[Listed]) -> list[Finding]:
+    finished: set[tuple[str, str]] = set()
+    current = ("", "")
+    findings: list[Finding] = []
+    for at in listed:
+        group = (at.topic.field, at.topic.subfield)
+        if group != current:
+            if group in finished:
+                problem = f"the subfield {at.topic.subfield!r} began further up; keep its seeds together"
+                findings.append(Finding(at.where, problem))
+            finished.add(group)
+            current = group
+    return findings

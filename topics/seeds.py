@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from primer.errors import PrimerError, did_you_mean
 
+# The list that comes with Primer, as recipes call it; any other name is a folder.
+BUILT_IN = "primer"
 FIELDS_FOLDER = Path(__file__).parent / "seeds"
 
 COLUMNS = ("id", "subfield", "kind", "levels", "title")
@@ -36,8 +39,9 @@ LEVELS = ("early", "primary", "middle", "high", "college", "adult")
 
 _NUMBER = re.compile(r"[0-9]{4,6}")
 _KIND_SET = frozenset(KINDS)
-_LEVEL_SET = frozenset(LEVELS)
-_LEVELS_SEEN: dict[str, tuple[str, ...]] = {}
+# Every way to write some levels in their order: there are 63.
+_LEVELS = {",".join(some): some for count in range(1, 7) for some in combinations(LEVELS, count)}
+_SPACE_AROUND_VALUE = re.compile(r"^[ \t]|[ \t]$|[ \t]\t|\t ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +65,64 @@ class Topic:
     title: str
 
 
-def field_names(folder: Path = FIELDS_FOLDER) -> list[str]:
-    """The fields there are, in alphabetical order.
+def seed_files(lists: Sequence[str] = (BUILT_IN,)) -> dict[str, Path]:
+    """The files of some lists of seeds, by field, in alphabetical order.
+
+    Args:
+        lists: `primer`, or paths of folders with one .tsv file a field.
 
     Raises:
-        PrimerError: If the folder holds no seed file.
+        PrimerError: If a folder holds no seed file, or a field is in two lists.
     """
-    names = sorted(path.stem for path in folder.glob("*.tsv"))
-    if not names:
-        raise PrimerError(f"{folder} holds no topic seeds (*.tsv).", "Install Primer again, or restore the folder.")
-    return names
+    found: dict[str, Path] = {}
+    for name in lists:
+        folder = FIELDS_FOLDER if name == BUILT_IN else Path(name).expanduser()
+        paths = sorted(folder.glob("*.tsv"))
+        if not paths:
+            raise PrimerError(
+                f"{folder} holds no topic seeds (*.tsv).",
+                "Install Primer again, or restore the folder."
+                if name == BUILT_IN
+                else f"topics.lists names folders of seed files, and {BUILT_IN!r} for Primer's own. "
+                "`primer topics import` makes one.",
+            )
+        for path in paths:
+            if path.stem in found:
+                raise PrimerError(
+                    f"topics.lists: the field {path.stem!r} is in {found[path.stem].parent} and in {folder}.",
+                    "Rename one of the files, and the ids in it, or leave one list out.",
+                )
+            found[path.stem] = path
+    return dict(sorted(found.items()))
 
 
-def seed_file(field: str, folder: Path = FIELDS_FOLDER) -> Path:
-    """The file that holds the seeds of a field."""
-    return folder / f"{field}.tsv"
+def field_names(lists: Sequence[str] = (BUILT_IN,)) -> list[str]:
+    """The fields there are, in alphabetical order."""
+    return list(seed_files(lists))
 
 
-def load_topics(fields: Sequence[str] = (), folder: Path = FIELDS_FOLDER) -> list[Topic]:
+def choose_fields(fields: Sequence[str], lists: Sequence[str] = (BUILT_IN,)) -> dict[str, Path]:
+    """The seed files of some fields, or of all of them if none is named; order and repetition do not matter.
+
+    Raises:
+        PrimerError: If a field is unknown, or see `seed_files`.
+    """
+    files = seed_files(lists)
+    for name in fields:
+        if name not in files:
+            raise PrimerError(
+                f"topics.fields: there is no field {name!r}.",
+                f"{did_you_mean(name, files)}The fields are: {', '.join(files)}.",
+            )
+    return {name: path for name, path in files.items() if not fields or name in fields}
+
+
+def load_topics(fields: Sequence[str] = (), lists: Sequence[str] = (BUILT_IN,)) -> list[Topic]:
     """Read the topic seeds of some fields, or of all of them.
 
     Args:
-        fields: Names of fields; none means every field. Order and repetition do not matter.
-        folder: Where the seed files are.
+        fields: Names of fields; none means every field.
+        lists: Where to look: `primer`, or paths of folders.
 
     Returns:
         The topics by field, in alphabetical order, and within a field in the order of the file.
@@ -91,24 +130,30 @@ def load_topics(fields: Sequence[str] = (), folder: Path = FIELDS_FOLDER) -> lis
     Raises:
         PrimerError: If a field is unknown, or a line of a file is not a valid seed.
     """
-    known = field_names(folder)
-    for name in fields:
-        if name not in known:
-            raise PrimerError(
-                f"topics.fields: there is no field {name!r}.",
-                f"{did_you_mean(name, known)}The fields are: {', '.join(known)}.",
-            )
-    chosen = [name for name in known if name in fields] if fields else known
-    return [topic for name in chosen for topic in _read_field(name, folder)]
+    return [topic for path in choose_fields(fields, lists).values() for topic in read_seeds(path)]
 
 
-def seed_lines(field: str, folder: Path = FIELDS_FOLDER) -> Iterator[tuple[int, str]]:
-    """The seed lines of a field's file with their line numbers (the header is line 1 and is checked).
+def read_seeds(path: Path) -> list[Topic]:
+    """The seeds of one file; its name is the field.
+
+    Raises:
+        PrimerError: If the file or a line of it is not valid, or holds an id twice, or it holds no seeds.
+    """
+    lines = seed_lines(path)
+    topics = _read_valid(lines, path.stem)
+    if topics is None:
+        topics = list(_read_with_errors(lines, path))
+    if not topics:
+        raise PrimerError(f"{path} holds no seeds.", "Add seeds to it, or delete the file.")
+    return topics
+
+
+def seed_lines(path: Path) -> list[str]:
+    """The lines of a field's file below its header; the first of them is line 2 of the file.
 
     Raises:
         PrimerError: If the file cannot be read or its header is wrong.
     """
-    path = seed_file(field, folder)
     try:
         # Only "\n" ends a line: `splitlines` would also cut at a stray form feed and hide it.
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -118,7 +163,7 @@ def seed_lines(field: str, folder: Path = FIELDS_FOLDER) -> Iterator[tuple[int, 
         raise PrimerError(
             f"{path}, line 1: the header is {lines[0]!r}.", f"Write {', '.join(COLUMNS)}, separated by tabs."
         )
-    yield from enumerate(lines[1:], start=2)
+    return lines[1:]
 
 
 def parse_seed(line: str, field: str, where: str) -> Topic:
@@ -152,11 +197,28 @@ def parse_seed(line: str, field: str, where: str) -> Topic:
     return Topic(identity, field, subfield, kind, _parse_levels(levels, where), title)
 
 
-def _read_field(field: str, folder: Path) -> Iterator[Topic]:
-    path = seed_file(field, folder)
+def _read_valid(lines: list[str], field: str) -> list[Topic] | None:
+    """The seeds, fast, if every line is valid; None if one is not."""
+    text = "\n".join(lines)
+    if _SPACE_AROUND_VALUE.search(text) or not text.replace("\t", "").replace("\n", "").isprintable():
+        return None
+    prefix, start = f"{field}-", len(field) + 1
+    topics: list[Topic] = []
+    try:
+        for line in lines:
+            identity, subfield, kind, levels, title = line.split("\t")
+            if kind not in _KIND_SET or not identity.startswith(prefix) or not _NUMBER.fullmatch(identity, start):
+                return None
+            topics.append(Topic(identity, field, subfield, kind, _LEVELS[levels], title))
+    except (ValueError, KeyError):
+        return None
+    return topics if len({topic.id for topic in topics}) == len(topics) else None
+
+
+def _read_with_errors(lines: list[str], path: Path) -> Iterator[Topic]:
     seen: dict[str, int] = {}
-    for number, line in seed_lines(field, folder):
-        topic = parse_seed(line, field, f"{path}, line {number}")
+    for number, line in enumerate(lines, start=2):
+        topic = parse_seed(line, path.stem, f"{path}, line {number}")
         if topic.id in seen:
             raise PrimerError(
                 f"{path}, line {number}, column id: {topic.id!r} is already used in line {seen[topic.id]}.",
@@ -164,25 +226,18 @@ def _read_field(field: str, folder: Path) -> Iterator[Topic]:
             )
         seen[topic.id] = number
         yield topic
-    if not seen:
-        raise PrimerError(f"{path} holds no seeds.", "Add seeds to it, or delete the file.")
 
 
 def _parse_levels(value: str, where: str) -> tuple[str, ...]:
-    known = _LEVELS_SEEN.get(value)
-    if known is not None:
-        return known
-    levels = tuple(value.split(","))
-    for level in levels:
-        if level not in _LEVEL_SET:
+    if value in _LEVELS:
+        return _LEVELS[value]
+    for level in value.split(","):
+        if level not in LEVELS:
             raise _unknown(where, "levels", level, LEVELS)
-    if list(levels) != [level for level in LEVELS if level in levels]:
-        raise PrimerError(
-            f"{where}, column levels: is {value!r}.",
-            f"Write each level once, youngest first, separated by commas: {', '.join(LEVELS)}.",
-        )
-    _LEVELS_SEEN[value] = levels
-    return levels
+    raise PrimerError(
+        f"{where}, column levels: is {value!r}.",
+        f"Write each level once, youngest first, separated by commas: {', '.join(LEVELS)}.",
+    )
 
 
 def _unknown(where: str, column: str, value: str, known: Sequence[str]) -> PrimerError:

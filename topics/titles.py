@@ -1,0 +1,54 @@
+"""Titles of seeds: their form, and what makes two of them the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+# A shorter title says too little to write a page from; a longer one is a page already.
+_WORDS = range(3, 17)
+_CHARACTERS = 100
+
+# Words that carry no subject, left out when two titles are compared.
+_SMALL_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the of to and or in on at for from with by as is are was be it its that this how why what when where "
+        "does do can has have not no than your you one into",
+    )
+)
+
+
+def subject_words(title: str) -> frozenset[str]:
+    """The words of a title that carry its subject: lower case, no accents, no plural s, no small words."""
+    words = title_words(title)
+    kept = frozenset(word.removesuffix("s") for word in words if word not in _SMALL_WORDS)
+    return kept or frozenset(words)
+
+
+def title_words(text: str) -> list[str]:
+    """The words of a title or another text: lower case, without accents and punctuation."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower().replace("'", "")
+    return re.findall(r"[a-z0-9.]*[a-z0-9]", plain)
+
+
+def masked_titles(title: str) -> Iterator[tuple[str, ...]]:
+    """A title with each of its subject words in turn replaced by a gap: titles from one template share such a form."""
+    words = title_words(title)
+    for place, word in enumerate(words):
+        if word not in _SMALL_WORDS:
+            yield (*words[:place], "...", *words[place + 1 :])
+
+
+def title_problems(title: str) -> Iterator[str]:
+    """What is wrong with the form of a title."""
+    words = len(title.split())
+    if words not in _WORDS:
+        yield f"the title {title!r} has {words} words; expected {_WORDS.start} to {_WORDS.stop - 1}"
+    if len(title) > _CHARACTERS:
+        yield f"the title {title!r} has {len(title)} characters; expected at most {_CHARACTERS}"
+    if title.endswith((".", "?", "!", ":", ";", ",")):
+        yield f"the title {title!r} ends in {title[-1]!r}; write it without"
+    if not (title[0].isupper() or title[0].isdigit()):
+        yield f"the title {title!r} does not begin with a capital letter"
