@@ -18,6 +18,7 @@ import typer
 
 from primer import __version__
 from primer.errors import PrimerError, disk_full
+from primer.topics_cli import app as topics_app
 
 if TYPE_CHECKING:
     from primer.recipe import Recipe
@@ -38,6 +39,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(topics_app, name="topics")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, such as recipes/demo.yaml.")]
 Overrides = Annotated[

@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+# What a command was asked for goes to standard output, so that it can be piped; all else to the console.
+printer = Console(highlight=False, soft_wrap=True)
+
 # Where output goes to a file or a pipe, a line this often (seconds) takes the place of the bar.
 _LINE_INTERVAL = 15.0
 

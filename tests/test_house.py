@@ -32,7 +32,7 @@ def test_rooms_import_only_what_the_design_allows(room: str, repository: Path):
     files = sorted((repository / room).rglob("*.py"))
     assert files
     for path in files:
-        if path.name == "cli.py":
+        if path.stem.endswith("cli"):
             continue  # the command line alone sees every room
         assert imported_rooms(path) <= ALLOWED[room], path
 

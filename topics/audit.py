@@ -100,7 +100,7 @@ def check_titles(listed: Sequence[Listed]) -> list[Check]:
         for mask in masked_titles(at.topic.title):
             masked[(at.topic.field, *mask)].append(at)
     templates = [
-        Finding(group[0].where, f"{len(group)} titles of the field differ in one word alone, as {mask_text(mask)!r}")
+        Finding(group[-1].where, f"{len(group)} titles of the field differ in one word alone, as {mask_text(mask)!r}")
         for mask, group in masked.items()
         if len(group) >= _TEMPLATE_ROWS
     ]

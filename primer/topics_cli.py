@@ -1,0 +1,412 @@
+"""`primer topics`: look at the topic seeds, search them, audit them, add to them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from primer.errors import PrimerError, did_you_mean
+
+if TYPE_CHECKING:
+    from primer.benchmarks import Question
+    from topics.audit import Finding, Listed
+    from topics.seeds import Topic
+
+_MOST_FINDINGS = 50
+
+app = typer.Typer(
+    help="The topic seeds: what the textbooks are about.\n\n"
+    "Seeds are plain text, one file a field (topics/seeds/*.tsv). A list of your own is a folder of such files: make "
+    "one with `import`, name it in a recipe (topics.lists), or look at it with --list.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Lists = Annotated[
+    list[str] | None,
+    typer.Option("--list", metavar="DIR", help="A list: a folder of seed files, or primer (default). Repeatable."),
+]
+Fields = Annotated[list[str] | None, typer.Option("--field", help="Only this field. Repeatable.")]
+Kinds = Annotated[list[str] | None, typer.Option("--kind", help="Only this kind. Repeatable.")]
+Levels = Annotated[list[str] | None, typer.Option("--level", help="Only seeds that suit this level. Repeatable.")]
+AsJson = Annotated[bool, typer.Option("--jsonl", help="Write JSON lines for other programs.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder of benchmark data to compare with (or $PRIMER_EVAL_DATA)."),
+]
+
+
+@app.command()
+def stats(lists: Lists = None, fields: Fields = None) -> None:
+    """Count the seeds by field, kind and level."""
+    from rich.table import Table
+
+    from primer.progress import printer
+    from topics.allocation import load_allocation
+
+    topics = _select(lists, fields)
+    counts = Counter(topic.field for topic in topics)
+    subfields = Counter(topic.field for topic in {(t.field, t.subfield): t for t in topics}.values())
+    table = Table("field", box=None, pad_edge=False)
+    for heading in ("seeds", "share", "subfields"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    groups = {name: set(group.fields) for name, group in load_allocation().groups.items()}
+    groups["other fields"] = set(counts).difference(*groups.values())
+    most = max(counts.values())
+    for name, members in groups.items():
+        present = sorted(members & set(counts))
+        if not present:
+            continue
+        total = sum(counts[field] for field in present)
+        table.add_row(f"[bold]{name}[/]", f"[bold]{total:,d}[/]", f"[bold]{total / len(topics):.1%}[/]")
+        for field in present:
+            bar = "━" * round(24 * counts[field] / most)
+            share = f"{counts[field] / len(topics):.1%}"
+            table.add_row(f"  {field}", f"{counts[field]:,d}", share, str(subfields[field]), f"[dim]{bar}[/]")
+    printer.print(table)
+    for heading, values in (
+        ("kind", [topic.kind for topic in topics]),
+        ("level", [level for topic in topics for level in topic.levels]),
+    ):
+        found = ", ".join(f"{name} {count:,d}" for name, count in Counter(values).most_common())
+        printer.print(f"\n[bold]{heading}s:[/] {found}")
+    total_subfields = sum(subfields.values())
+    printer.print(f"\n{len(topics):,d} seeds, {len(counts)} fields, {total_subfields} subfields")
+
+
+@app.command()
+def sample(
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another sample.")] = 0,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Draw as this recipe does: its fields, weights, seed.")
+    ] = None,
+    lists: Lists = None,
+    fields: Fields = None,
+    kinds: Kinds = None,
+    levels: Levels = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw some seeds, spread evenly over the fields."""
+    from primer.recipe import TopicWeights
+    from topics.sampling import TopicDraws
+    from topics.seeds import load_topics
+
+    if recipe is not None:
+        from primer.recipe_file import load_recipe
+
+        if lists or fields or kinds or levels:
+            raise PrimerError("--recipe says which seeds to draw from.", "Leave out --list, --field, --kind, --level.")
+        loaded = load_recipe(recipe, [])
+        topics = load_topics(loaded.topics.fields, loaded.topics.lists)
+        draws = TopicDraws(topics, loaded.topics.weights, loaded.seed)
+    else:
+        draws = TopicDraws(_select(lists, fields, kinds, levels), TopicWeights(), seed)
+    _show([draws.topics[draws.place(i)[0]] for i in range(min(count, len(draws)))], as_json=as_json)
+
+
+@app.command()
+def show(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As in physics-0007.")], lists: Lists = None
+) -> None:
+    """Show seeds by id, each with where it stands and the seeds nearest to it."""
+    from primer.progress import printer
+    from topics.audit import read_all
+    from topics.embedding import embed
+    from topics.retired import retired_ids
+    from topics.similarity import nearest
+
+    listed, _ = read_all(_lists(lists))
+    places = {at.topic.id: place for place, at in enumerate(listed)}
+    for identity in ids:
+        if identity not in places:
+            retired = retired_ids()
+            if identity in retired:
+                raise PrimerError(f"The seed {identity} is retired: {retired[identity]!r}.", "No seed has that id now.")
+            raise PrimerError(
+                f"There is no seed {identity!r}.", f"{did_you_mean(identity, places)}Try: primer topics search TEXT"
+            )
+    vectors = embed([at.topic.title for at in listed], "topics")
+    for identity in ids:
+        place = places[identity]
+        topic = listed[place].topic
+        printer.print(f"[bold]{topic.title}[/]", markup=True)
+        for name, value in (
+            ("id", topic.id),
+            ("field", topic.field),
+            ("subfield", topic.subfield),
+            ("kind", topic.kind),
+            ("levels", ", ".join(topic.levels)),
+            ("stands in", listed[place].where),
+        ):
+            printer.print(f"  [dim]{name:<10}[/]{value}")
+        near, cosines = nearest(vectors[place : place + 1], vectors, min(6, len(listed)))
+        for other, cosine in zip(near[0], cosines[0], strict=True):
+            if other != place:
+                printer.print(f"  [dim]{cosine:.2f}[/]  {listed[other].topic.title}  [dim]{listed[other].topic.id}[/]")
+
+
+@app.command()
+def search(
+    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to look for, in plain words.")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 10,
+    lists: Lists = None,
+    fields: Fields = None,
+    kinds: Kinds = None,
+    levels: Levels = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the seeds nearest in meaning to a text."""
+    from topics.embedding import embed, embed_one
+    from topics.similarity import nearest
+
+    topics = _select(lists, fields, kinds, levels)
+    # The whole list is embedded once and kept; what is selected from it costs nothing then.
+    vectors = embed([topic.title for topic in topics], "topics")
+    places, cosines = nearest(embed_one(" ".join(text))[None], vectors, min(count, len(topics)))
+    _show([topics[place] for place in places[0]], [float(cosine) for cosine in cosines[0]], as_json=as_json)
+
+
+@app.command()
+def audit(
+    lists: Lists = None,
+    data: Data = None,
+    page: Annotated[Path, typer.Option("--page", metavar="FILE", help="Where the HTML page goes.")] = Path(
+        "topics-audit.html"
+    ),
+) -> None:
+    """Check everything: form, ids, repetition, plan, benchmarks. Writes a page with a map of the topics.
+
+    The first time, embedding the list and the benchmarks takes some minutes on a small CPU; later, seconds.
+    Exit status 1 if a check fails.
+    """
+    from rich.text import Text
+
+    from primer.progress import printer
+    from topics.allocation import load_allocation
+    from topics.audit import check_ids, check_lines, check_plan, check_titles, read_all
+    from topics.coverage import COVERED, measure_coverage
+    from topics.embedding import embed
+    from topics.map import write_page
+    from topics.overlap import check_overlap
+    from topics.seeds import BUILT_IN
+    from topics.similarity import check_near_duplicates
+
+    chosen = _lists(lists)
+    listed, first = read_all(chosen)
+    if not listed:
+        raise PrimerError("No line of the list is a seed.", "See docs/topics.md for the form of a seed file.")
+    checks = [first, *check_lines(listed), *check_titles(listed), check_ids(listed)]
+    plan = load_allocation() if chosen == [BUILT_IN] else None
+    if plan:
+        checks += check_plan(listed, plan)
+    vectors = embed([at.topic.title for at in listed], "topics")
+    checks.append(check_near_duplicates(listed, vectors))
+    questions = _questions(data)
+    asked = {suite: embed([row.text for row in rows], f"questions-{suite}") for suite, rows in questions.items()}
+    checks.append(check_overlap(listed, vectors, questions, asked))
+    coverage = [
+        measure_coverage(suite, rows, asked[suite], vectors)
+        for suite, rows in questions.items()
+        if "toxi" not in suite  # sentences to recognize, not questions to answer
+    ]
+    write_page(page, [at.topic for at in listed], vectors, checks, coverage, plan)
+    for check in checks:
+        mark = Text("ok    ", style="green") if check.passed else Text("FAILED", style="bold red")
+        printer.print(mark, Text(f"{check.name}: "), Text(check.result, style="dim"))
+        if not check.passed:
+            _print_findings(check.findings)
+    for suite in coverage:
+        printer.print(
+            f"[dim]covers[/] {suite.suite}: {suite.covered:.0%} of {len(suite.questions):,d} questions have a seed at "
+            f"cosine {COVERED:.2f} or more; median {suite.median:.2f}"
+        )
+    if data is None and not os.environ.get("PRIMER_EVAL_DATA"):
+        printer.print("[dim]Compared with the built-in items alone; --data DIR compares with benchmarks too.[/]")
+    printer.print(f"\nThe map and all findings: [bold]{page}[/]  (open it in a browser)")
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def extend(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, for its teacher (synth.teacher).")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Seeds to ask for in each area.")] = 10,
+    areas: Annotated[int, typer.Option("--areas", min=1, help="How many subfields: those that most lack seeds.")] = 5,
+    fields: Fields = None,
+    subfields: Annotated[list[str] | None, typer.Option("--subfield", help="Only this subfield. Repeatable.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The review file.")] = Path("topics-review.csv"),
+    lists: Lists = None,
+    data: Data = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
+    ] = None,
+) -> None:
+    """Have a teacher propose seeds for thin areas.
+
+    Proposals that pass every check go into a review file; nothing enters a list unseen. Read the file, mend it, take
+    lines out, and then: primer topics import topics-review.csv --to DIR
+    """
+    from primer.progress import say
+    from primer.recipe_file import load_recipe
+    from primer.run import write_text
+    from synth.ask import ask_teacher
+    from topics.adding import check_new, read_rows
+    from topics.allocation import load_allocation
+    from topics.audit import read_all
+    from topics.embedding import embed
+    from topics.extend import parse_proposals, proposal_prompt, review_table, thin_areas
+    from topics.seeds import BUILT_IN
+    from topics.similarity import nearest
+
+    if out.exists():
+        raise PrimerError(f"{out} exists already.", "Import or remove it, or name another file with --out.")
+    loaded = load_recipe(recipe, set_ or [])
+    chosen = _lists(lists)
+    present, _ = read_all(chosen)
+    topics = [at.topic for at in present]
+    thin = thin_areas(topics, load_allocation() if chosen == [BUILT_IN] else None, fields or [], subfields or [], areas)
+    if not thin:
+        raise PrimerError("No subfield of the list is chosen.", "See `primer topics stats`; check --field, --subfield.")
+    for area in thin:
+        say(f"  {area.field}, {area.subfield}: {area.seeds} seeds, about {area.planned:.0f} planned")
+    conversations = [proposal_prompt(area, topics, count) for area in thin]
+    replies = ask_teacher(loaded.synth, loaded.synth.sampling, conversations, loaded.seed)
+    rows = [row for area, reply in zip(thin, replies, strict=True) for row in parse_proposals(reply or "", area)]
+    proposed, findings = read_rows(rows, {})
+    findings += check_new(proposed, present, _questions(data))
+    bad = {finding.where for finding in findings}
+    good: list[Listed] = [at for at in proposed if at.where not in bad]
+    say(f"{len(rows)} proposals in {len(thin)} replies; {len(good)} pass the checks")
+    _print_findings(findings)
+    if not good:
+        raise PrimerError("Nothing to review.", "Try a stronger teacher, or a larger synth.sampling.max_tokens.")
+    vectors = embed([at.topic.title for at in good], "new topics")
+    places, cosines = nearest(vectors, embed([topic.title for topic in topics], "topics"))
+    near = [topics[place] for place in places[:, 0]]
+    write_text(out, review_table([at.topic for at in good], near, cosines[:, 0].tolist()))
+    say(f"To read before anything enters: [bold]{out}[/]\nThen: primer topics import {out} --to DIR")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="CSV, TSV, JSONL, Parquet, or a data set (owner/name[:split], folder)."),
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The list to add to: a folder of seed files.")],
+    field: Annotated[str, typer.Option(help="Field of the rows that name none, as in night-sky.")] = "",
+    subfield: Annotated[str, typer.Option(help="Subfield of the rows that name none.")] = "general",
+    kind: Annotated[str, typer.Option(help="Kind of the rows that name none.")] = "",
+    levels: Annotated[str, typer.Option(help="Levels of the rows that name none, as in middle,high.")] = "",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Add the rows that pass, and list the others.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="The list will be used without Primer's own seeds.")] = False,
+    data: Data = None,
+) -> None:
+    """Add seeds of your own to a list, held to the checks of the audit.
+
+    Columns: title, field, subfield, kind, levels; others are ignored. Unless every row passes, nothing is written.
+    """
+    from primer.progress import say
+    from topics.adding import add_seeds, check_new, read_rows
+    from topics.audit import read_all
+    from topics.seeds import BUILT_IN, FIELDS_FOLDER
+    from topics.tables import read_table
+
+    defaults = {"field": field, "subfield": subfield, "kind": kind, "levels": levels}
+    rows = read_table(source)
+    new, findings = read_rows(rows, {name: value for name, value in defaults.items() if value})
+    built_in = to.resolve() == FIELDS_FOLDER.resolve()
+    lists = [] if built_in or not any(to.glob("*.tsv")) else [str(to)]
+    present = [at for name in ([] if alone and not built_in else [BUILT_IN]) + lists for at in read_all([name])[0]]
+    findings += check_new(new, present, _questions(data))
+    bad = {finding.where for finding in findings}
+    good = [at.topic for at in new if at.where not in bad]
+    _print_findings(findings)
+    if bad and not (skip_bad and good):
+        raise PrimerError(
+            f"{len(bad):,d} of {len(rows):,d} rows of {source} do not pass; nothing was written.",
+            "Mend them" + (", or add the others with --skip-bad." if good else "."),
+        )
+    added = add_seeds(good, to)
+    counts = ", ".join(f"{name} {count:,d}" for name, count in sorted(added.items()))
+    say(f"{len(good):,d} seeds added to [bold]{to}[/]: {counts}" + (f"; {len(bad):,d} rows skipped" if bad else ""))
+    if not built_in:
+        say(f'Use them in a recipe:  topics: {{lists: [primer, "{to}"]}}   or without Primer\'s own:  ["{to}"]')
+
+
+def _lists(lists: Sequence[str] | None) -> list[str]:
+    from topics.seeds import BUILT_IN
+
+    return list(lists) if lists else [BUILT_IN]
+
+
+def _select(
+    lists: Sequence[str] | None,
+    fields: Sequence[str] | None,
+    kinds: Sequence[str] | None = None,
+    levels: Sequence[str] | None = None,
+) -> list[Topic]:
+    from topics.seeds import KINDS, LEVELS, load_topics
+
+    for option, values, known in (("--kind", kinds, KINDS), ("--level", levels, LEVELS)):
+        for value in values or ():
+            if value not in known:
+                hint = did_you_mean(value, known)
+                raise PrimerError(f"{option} is {value!r}.", f"{hint}Expected one of: {', '.join(known)}.")
+    topics = [
+        topic
+        for topic in load_topics(fields or (), _lists(lists))
+        if (not kinds or topic.kind in kinds) and (not levels or set(levels) & set(topic.levels))
+    ]
+    if not topics:
+        raise PrimerError("No seed is left.", "Choose more fields, kinds or levels: `primer topics stats` lists them.")
+    return topics
+
+
+def _questions(data: Path | None) -> Mapping[str, Sequence[Question]]:
+    """The built-in items, and the benchmarks of a folder if one is named."""
+    from eval.suites import ITEMS
+    from primer.benchmarks import read_benchmarks
+
+    questions = {f"built-in {suite}": rows for suite, rows in read_benchmarks(ITEMS).items()}
+    folder = data or (Path(named) if (named := os.environ.get("PRIMER_EVAL_DATA")) else None)
+    return questions | (read_benchmarks(folder) if folder else {})
+
+
+def _show(topics: Sequence[Topic], cosines: Sequence[float] | None = None, *, as_json: bool) -> None:
+    from rich.text import Text
+
+    from primer.progress import printer
+
+    if as_json:
+        for place, topic in enumerate(topics):
+            row: dict[str, object] = {"id": topic.id, "field": topic.field, "subfield": topic.subfield}
+            row |= {"kind": topic.kind, "levels": topic.levels, "title": topic.title}
+            typer.echo(json.dumps(row | ({"cosine": round(cosines[place], 4)} if cosines else {}), ensure_ascii=False))
+        return
+    for place, topic in enumerate(topics):
+        near = Text(f"{cosines[place]:.2f}  " if cosines else "", style="green")
+        printer.print(near + Text(topic.title, style="bold default"))
+        levels = topic.levels[0] + (f" to {topic.levels[-1]}" if len(topic.levels) > 1 else "")
+        about = f"{topic.id} · {topic.subfield} · {topic.kind} · {levels}"
+        printer.print(Text(" " * len(near) + about, style="dim"))
+
+
+def _print_findings(findings: Iterable[Finding]) -> None:
+    from rich.text import Text
+
+    from primer.progress import printer
+
+    found = list(findings)
+    for finding in found[:_MOST_FINDINGS]:
+        printer.print(Text(f"  {finding.where}: ", style="dim") + Text(finding.problem, style="default not dim"))
+    if len(found) > _MOST_FINDINGS:
+        printer.print(f"  [dim]and {len(found) - _MOST_FINDINGS:,d} more[/]")

@@ -1,0 +1,137 @@
+"""Seeds that join a list: held to the checks of an audit, then written with ids of their own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from primer.benchmarks import Question
+from primer.errors import PrimerError
+from primer.run import write_text
+from topics.audit import Finding, Listed, check_lines, check_titles
+from topics.embedding import embed
+from topics.overlap import check_overlap
+from topics.retired import retired_ids
+from topics.seeds import BUILT_IN, COLUMNS, FIELDS_FOLDER, Topic, parse_seed, read_seeds
+from topics.similarity import check_near_duplicates
+from topics.tables import TableRow
+
+# Stands for the number that a seed gets once it is known to be good.
+_PROVISIONAL = "0000"
+
+
+def read_rows(rows: Sequence[TableRow], defaults: Mapping[str, str]) -> tuple[list[Listed], list[Finding]]:
+    """Seeds out of the rows of a table, and what is wrong with the other rows.
+
+    Args:
+        rows: The table.
+        defaults: Values for the columns that a row leaves empty.
+    """
+    seeds: list[Listed] = []
+    findings: list[Finding] = []
+    for row in rows:
+        values = {column: value or defaults.get(column, "") for column, value in row.values.items()}
+        missing = [column for column, value in values.items() if not value]
+        if missing:
+            named = ", ".join(missing)
+            findings.append(
+                Finding(row.where, f"has no {named}; add the column, or give one for all rows as an option")
+            )
+            continue
+        field = values["field"]
+        if not field.replace("-", "").isalnum() or field != field.lower() or not field.isascii():
+            problem = f"the field {field!r} cannot name a file; write it in small letters and hyphens, as in night-sky"
+            findings.append(Finding(row.where, problem))
+            continue
+        line = "\t".join(
+            {**values, "id": f"{field}-{_PROVISIONAL}", "levels": values["levels"].replace(", ", ",")}[column]
+            for column in COLUMNS
+        )
+        try:
+            seeds.append(Listed(row.where, parse_seed(line, field, row.where)))
+        except PrimerError as error:
+            problem = f"{error.problem.removeprefix(row.where).lstrip(':, ')} {error.remedy}"
+            findings.append(Finding(row.where, problem))
+    return seeds, findings
+
+
+def check_new(
+    new: Sequence[Listed], present: Sequence[Listed], questions: Mapping[str, Sequence[Question]]
+) -> list[Finding]:
+    """What is wrong with seeds that are to join others.
+
+    Args:
+        new: The seeds.
+        present: Those that they must not repeat.
+        questions: Benchmarks that they must not copy, by suite.
+
+    Returns:
+        Findings about the new seeds alone, in their order.
+    """
+    if not new:
+        return []
+    both = [*present, *new]
+    # An id given later cannot be wrong, and titles of one table may belong to scattered subfields.
+    checks = [check for check in check_lines(new) if not check.name.startswith("a subfield")]
+    checks += check_titles(both)
+    vectors = np.concatenate([_vectors(present, "topics"), _vectors(new, "new topics")])
+    checks.append(check_near_duplicates(both, vectors))
+    if questions:
+        asked = {suite: embed([row.text for row in rows], f"questions-{suite}") for suite, rows in questions.items()}
+        checks.append(check_overlap(new, vectors[len(present) :], questions, asked))
+    order = {at.where: place for place, at in enumerate(new)}
+    findings = [finding for check in checks for finding in check.findings if finding.where in order]
+    return sorted(dict.fromkeys(findings), key=lambda finding: order[finding.where])
+
+
+def add_seeds(new: Sequence[Topic], folder: Path) -> dict[str, int]:
+    """Write seeds into a folder of seed files, after those of their subfield, with the next free numbers.
+
+    Returns:
+        How many each field got.
+
+    Raises:
+        PrimerError: If a file in the folder is not valid.
+    """
+    by_field: dict[str, list[Topic]] = defaultdict(list)
+    for topic in new:
+        by_field[topic.field].append(topic)
+    texts: dict[Path, str] = {}
+    for field, topics in by_field.items():
+        path = folder / f"{field}.tsv"
+        groups: dict[str, list[tuple[str, Topic]]] = defaultdict(list)
+        present = read_seeds(path) if path.exists() else []
+        for topic in present:
+            groups[topic.subfield].append((topic.id, topic))
+        used = [topic.id for topic in present]
+        if folder.resolve() == FIELDS_FOLDER.resolve():
+            used += [identity for identity in retired_ids() if identity.rsplit("-", 1)[0] == field]
+        number = max((int(identity.rsplit("-", 1)[1]) for identity in used), default=0)
+        for topic in topics:
+            number += 1
+            groups[topic.subfield].append((f"{field}-{number:04d}", topic))
+        lines = ["\t".join(COLUMNS)]
+        lines += [
+            "\t".join((identity, topic.subfield, topic.kind, ",".join(topic.levels), topic.title))
+            for group in groups.values()
+            for identity, topic in group
+        ]
+        texts[path] = "\n".join(lines) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        write_text(path, text)
+    return {field: len(topics) for field, topics in by_field.items()}
+
+
+def list_folder(name: str) -> Path:
+    """The folder of a list."""
+    return FIELDS_FOLDER if name == BUILT_IN else Path(name).expanduser()
+
+
+def _vectors(listed: Sequence[Listed], name: str) -> np.ndarray:
+    if not listed:
+        return np.empty((0, 384), dtype=np.float32)
+    return embed([at.topic.title for at in listed], name)
