@@ -28,3 +28,10 @@ def benchmark_data() -> Path:
     if not folder:
         pytest.skip("PRIMER_EVAL_DATA is not set: no real benchmark rows to compare with")
     return Path(folder)
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -2,8 +2,8 @@
 
 An epoch is as many draws as there are topics. Without weights every topic comes once in it; with weights each comes
 as often as its share says, rounded to a whole number of times so that the epoch's length holds. Within an epoch the
-fields are dealt out evenly: any stretch from its beginning holds each field by its share, to within one draw, so
-that a run of three hundred prompts out of twenty thousand topics is a small picture of the whole list.
+fields are dealt out evenly: any stretch from its beginning holds each field by its share, to within about one draw,
+so that a run of three hundred prompts out of twenty thousand topics is a small picture of the whole list.
 """
 
 from __future__ import annotations
@@ -73,12 +73,14 @@ class TopicDraws:
         """The topics of an epoch in their order, and how often each came before in the epoch."""
         noise = self._noise(epoch)
         # Systematic sampling: the topics, shuffled, lie end to end on a line, each as long as its copies; every
-        # whole number on the line is a draw of the topic that it falls in.
+        # whole number, moved by the epoch's offset, is a draw of the topic that it falls in. Twenty bits of an
+        # offset keep the sums exact where all copies are one.
         line = np.argsort(noise[0], kind="stable")
         ends = np.cumsum(self._copies[line])
         ends[-1] = len(line)  # what the rounding of so many sums took away or added
         counts = np.empty(len(line), dtype=np.int64)
-        counts[line] = np.diff(np.floor(ends), prepend=0).astype(np.int64)
+        offset = int.from_bytes(self._digest(epoch, "offset")[:8], "little") % 2**20 / 2**20
+        counts[line] = np.diff(np.floor(ends + offset), prepend=0).astype(np.int64)
         drawn = np.repeat(np.arange(len(line)), counts)
         # The draws of a field, shuffled, are dealt out over the epoch: one in each of as many equal stretches.
         shuffle = np.argsort((noise[1][drawn] + _occurrence(drawn) * _GOLDEN) % 1.0, kind="stable")
@@ -89,10 +91,13 @@ class TopicDraws:
 
     def _noise(self, epoch: int) -> NDArray[np.float64]:
         """Three uniform numbers in [0, 1) for each topic, shape (3, topics), that depend on its id alone."""
-        key = f"topics\0{self._seed}\0{epoch}\0".encode()
-        digests = b"".join(hashlib.blake2b(key + t.id.encode(), digest_size=24).digest() for t in self.topics)
+        digests = b"".join(self._digest(epoch, topic.id) for topic in self.topics)
         numbers = np.frombuffer(digests, dtype="<u8").reshape(-1, 3)
         return np.ldexp((numbers >> 11).T.astype(np.float64), -53)
+
+    def _digest(self, epoch: int, label: str) -> bytes:
+        """24 random bytes that depend on the seed, the epoch and a label alone."""
+        return hashlib.blake2b(f"topics\0{self._seed}\0{epoch}\0{label}".encode(), digest_size=24).digest()
 
 
 def _occurrence(items: NDArray[np.int64]) -> NDArray[np.int64]:

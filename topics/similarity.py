@@ -55,7 +55,7 @@ def check_near_duplicates(listed: Sequence[Listed], vectors: Vectors) -> Check:
         Finding(
             listed[later].where,
             f"{listed[later].topic.title!r} is close to {listed[earlier].topic.title!r} "
-            f"({listed[earlier].topic.id}): cosine {vectors[later] @ vectors[earlier]:.2f}",
+            f"({listed[earlier].where}): cosine {vectors[later] @ vectors[earlier]:.2f}",
         )
         for later, earlier in sorted(pairs)
     ]
