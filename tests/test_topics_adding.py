@@ -123,9 +123,7 @@ def test_every_bad_row_is_found_with_its_line(caches: Path) -> None:
         row(12, title="A pawn that has passed every other pawn"),
     ]
     seeds, findings = read_rows(rows, {})
-    present = [
-        Listed("physics.tsv, line 8", topic) for topic in load_topics(["physics"]) if topic.id == "physics-0007"
-    ]
+    present = [Listed("physics.tsv, line 8", topic) for topic in load_topics(["physics"]) if topic.id == "physics-0007"]
     findings += check_new(seeds, present, {})
     lines: dict[str, str] = {}
     for finding in findings:

@@ -126,7 +126,11 @@ def plan(**changes: object) -> Allocation:
         ({"least_subfields": 2}, "2 subfields"),
         ({"largest_field": 0.9}, "no field has more than"),
         (
-            {"groups": {"sky": {"reason": "r", "fields": {"stars": {"seeds": 2, "reason": "r", "subfields": ["day"]}}}}},
+            {
+                "groups": {
+                    "sky": {"reason": "r", "fields": {"stars": {"seeds": 2, "reason": "r", "subfields": ["day"]}}}
+                }
+            },
             "every subfield",
         ),
         (

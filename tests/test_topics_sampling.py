@@ -123,6 +123,9 @@ def test_draws_are_the_same_on_every_machine() -> None:
 
 def test_weights_that_name_nothing_or_leave_nothing_are_errors() -> None:
     some = topics()
+    for value in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(ValueError, match="fields"):
+            TopicWeights(fields={"field-1": value})
     for weights, text in (
         (TopicWeights(fields={"feild-1": 2.0}), r"topics\.weights\.fields names 'feild-1'"),
         (TopicWeights(kinds={"stroy": 2.0}), r"(?s)kinds names 'stroy'.*story"),
