@@ -15,7 +15,8 @@ _SMALL_WORDS = frozenset(
     re.findall(
         r"\w+",
         "a an the of to and or in on at for from with by as is are was be it its that this how why what when where "
-        "does do can has have not no than your you one into",
+        "does do did can could will would should has have had been being were am not no than but so you your he him "
+        "his she her they them their we us our i me my one who whose which these those there here into",
     )
 )
 
