@@ -63,6 +63,7 @@ class _Choices:
     form_shares: Shares
     audiences: list[str]
     audience_shares: Shares
+    levels: dict[str, tuple[list[str], Shares]]  # by audience: those that it shares with the topic
 
 
 class PromptStream:
@@ -96,8 +97,8 @@ class PromptStream:
             )
         self._seed, self._share, self._snippets = recipe.seed, settings.snippet_share, snippets
         self._systems: dict[tuple[str, str, int], str] = {}
-        self._level_weights = {level: recipe.topics.weights.levels.get(level, 1.0) for level in LEVELS}
-        chooser = _Chooser(self._tables, forms, audiences, {n for n, weight in self._level_weights.items() if weight})
+        level_weights = {level: recipe.topics.weights.levels.get(level, 1.0) for level in LEVELS}
+        chooser = _Chooser(self._tables, forms, audiences, level_weights)
         every = load_topics(recipe.topics.fields, recipe.topics.lists)
         choices = {topic.id: found for topic in every if (found := chooser.choices(topic)) is not None}
         if not choices:
@@ -121,7 +122,8 @@ class PromptStream:
         form = choices.forms[choices.form_shares.pick_unlike_last(start, turn)]
         to_audience, to_level, to_share, to_snippet, to_names, to_seed, *_ = draws("prompt", self._seed, index)
         audience = choices.audiences[choices.audience_shares.pick(to_audience)]
-        level = self._level(topic, audience, to_level)
+        levels, level_shares = choices.levels[audience]
+        level = levels[level_shares.pick(to_level)]
         snippet = None
         if form.about.snippets and to_share < self._share * 2**64:
             snippet = self._snippets[to_snippet % len(self._snippets)]
@@ -148,12 +150,6 @@ class PromptStream:
             snippet_id=snippet.id if snippet else None,
             seed=to_seed >> 33,
         )
-
-    def _level(self, topic: Topic, audience: str, draw: int) -> str:
-        """One of the levels that the topic and the audience share, by the recipe's weights."""
-        readers = self._tables.audiences[audience].levels
-        levels = [level for level in topic.levels if level in readers and self._level_weights[level]]
-        return levels[Shares([self._level_weights[level] for level in levels]).pick(draw)]
 
     def _system(self, audience: str, level: str, words: int) -> str:
         """The instructions that all forms share; there are so few different ones that each is rendered once."""
@@ -197,7 +193,11 @@ class _Chooser:
     """Finds `_Choices`: once for each combination of kind, field and levels, not for each topic."""
 
     def __init__(
-        self, tables: Tables, forms: Mapping[str, float], audiences: Mapping[str, float], levels: set[str]
+        self,
+        tables: Tables,
+        forms: Mapping[str, float],
+        audiences: Mapping[str, float],
+        levels: Mapping[str, float],
     ) -> None:
         self._tables, self._forms, self._audiences, self._levels = tables, forms, audiences, levels
         self._found: dict[tuple[str, str, tuple[str, ...]], _Choices | None] = {}
@@ -211,8 +211,8 @@ class _Chooser:
 
     def _find(self, topic: Topic) -> _Choices | None:
         forms = [name for name in self._forms if self._tables.forms[name].suits(topic)]
-        readers = self._tables.audiences
-        audiences = [name for name in self._audiences if self._levels & set(topic.levels) & set(readers[name].levels)]
+        levels = {name: self._shared_levels(topic, name) for name in self._audiences}
+        audiences = [name for name, shared in levels.items() if shared]
         if not forms or not audiences:
             return None
         return _Choices(
@@ -220,4 +220,11 @@ class _Chooser:
             form_shares=Shares([self._forms[name] for name in forms]),
             audiences=audiences,
             audience_shares=Shares([self._audiences[name] for name in audiences]),
+            levels={
+                name: (levels[name], Shares([self._levels[level] for level in levels[name]])) for name in audiences
+            },
         )
+
+    def _shared_levels(self, topic: Topic, audience: str) -> list[str]:
+        readers = self._tables.audiences[audience].levels
+        return [level for level in topic.levels if level in readers and self._levels[level] > 0]

@@ -37,7 +37,7 @@ def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path 
     identity = teacher_identity(synth.teacher)
     stream = make_stream(recipe, web)
     if stream.left_out:
-        say(f"  {stream.left_out:,d} topics are left out: no form and audience of the recipe suits them")
+        say(f"  {stream.left_out:,d} topics are left out: they suit no form or audience of the recipe, or weigh 0")
     plan = Plan(identity, synth.sampling, synth.tokens, synth.concurrency)
     with Journal(journal_path, answer_tag(identity, synth.sampling)) as journal:
         outcome = generate(

@@ -67,9 +67,9 @@ class TopicDraws:
         """
         epoch, position = divmod(index, len(self.topics))
         order, copies = self._epoch(epoch)
-        return int(order[position]), epoch * self.most_copies + int(copies[position])
+        return order[position], epoch * self.most_copies + copies[position]
 
-    def _make_epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _make_epoch(self, epoch: int) -> tuple[list[int], list[int]]:
         """The topics of an epoch in their order, and how often each came before in the epoch."""
         noise = self._noise(epoch)
         # Systematic sampling: the topics, shuffled, lie end to end on a line, each as long as its copies; every
@@ -87,7 +87,7 @@ class TopicDraws:
         fields = self._field_of[drawn[shuffle]]
         when = (_occurrence(fields) + noise[2][drawn[shuffle]]) / np.bincount(fields)[fields]
         order = drawn[shuffle[np.argsort(when, kind="stable")]]
-        return order, _occurrence(order)
+        return order.tolist(), _occurrence(order).tolist()
 
     def _noise(self, epoch: int) -> NDArray[np.float64]:
         """Three uniform numbers in [0, 1) for each topic, shape (3, topics), that depend on its id alone."""
