@@ -53,10 +53,11 @@ def stats(lists: Lists = None, fields: Fields = None) -> None:
     topics = _select(lists, fields)
     counts = Counter(topic.field for topic in topics)
     subfields = Counter(topic.field for topic in {(t.field, t.subfield): t for t in topics}.values())
-    table = Table("field", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("field", no_wrap=True)
     for heading in ("seeds", "share", "subfields"):
         table.add_column(heading, justify="right")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     groups = {name: set(group.fields) for name, group in load_allocation().groups.items()}
     groups["other fields"] = set(counts).difference(*groups.values())
     most = max(counts.values())
@@ -67,7 +68,7 @@ def stats(lists: Lists = None, fields: Fields = None) -> None:
         total = sum(counts[field] for field in present)
         table.add_row(f"[bold]{name}[/]", f"[bold]{total:,d}[/]", f"[bold]{total / len(topics):.1%}[/]")
         for field in present:
-            bar = "━" * round(24 * counts[field] / most)
+            bar = "━" * round(14 * counts[field] / most)
             share = f"{counts[field] / len(topics):.1%}"
             table.add_row(f"  {field}", f"{counts[field]:,d}", share, str(subfields[field]), f"[dim]{bar}[/]")
     printer.print(table)
