@@ -41,7 +41,8 @@ _NUMBER = re.compile(r"[0-9]{4,6}")
 _KIND_SET = frozenset(KINDS)
 # Every way to write some levels in their order: there are 63.
 _LEVELS = {",".join(some): some for count in range(1, 7) for some in combinations(LEVELS, count)}
-_SPACE_AROUND_VALUE = re.compile(r"^[ \t]|[ \t]$|[ \t]\t|\t ", re.MULTILINE)
+# What stands between two values or lines where one is empty or has space around it.
+_LOOSE = tuple(a + b for a in "\t\n " for b in "\t\n " if a + b not in ("  ", "\n\n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +200,8 @@ def parse_seed(line: str, field: str, where: str) -> Topic:
 
 def _read_valid(lines: list[str], field: str) -> list[Topic] | None:
     """The seeds, fast, if every line is valid; None if one is not."""
-    text = "\n".join(lines)
-    if _SPACE_AROUND_VALUE.search(text) or not text.replace("\t", "").replace("\n", "").isprintable():
+    text = "\n" + "\n".join(lines) + "\n"
+    if any(pair in text for pair in _LOOSE) or not text.replace("\t", "").replace("\n", "").isprintable():
         return None
     prefix, start = f"{field}-", len(field) + 1
     topics: list[Topic] = []
