@@ -227,7 +227,7 @@ def audit(
     for suite in coverage:
         printer.print(
             f"[dim]covers[/] {suite.suite}: {suite.covered:.0%} of {len(suite.questions):,d} questions have a seed at "
-            f"cosine {COVERED:.2f} or more; median {suite.median:.2f}"
+            f"cosine {COVERED:.2f} or more; median {suite.median:.2f}, between questions {suite.sibling:.2f}"
         )
     if data is None and not os.environ.get("PRIMER_EVAL_DATA"):
         printer.print("[dim]Compared with the built-in items alone; --data DIR compares with benchmarks too.[/]")
