@@ -24,6 +24,7 @@ from topics.seeds import KINDS, LEVELS, Topic
 
 # Places on the map are whole numbers up to this, each way.
 _MAP_SIZE = 4000
+_BORDER = 0.03
 _ROOM = Path(__file__).parent
 _MOST_FINDINGS = 200
 
@@ -123,8 +124,10 @@ def _layout(topics: Sequence[Topic], vectors: Vectors) -> NDArray[np.int64]:
     few = PCA(min(50, len(topics)), random_state=0).fit_transform(vectors)
     perplexity = min(30.0, (len(topics) - 1) / 3)
     raw = TSNE(2, init="pca", perplexity=perplexity, random_state=0, n_jobs=-1, max_iter=750).fit_transform(few)
-    low, high = raw.min(axis=0), raw.max(axis=0)
-    places: NDArray[np.int64] = np.rint((raw - low) / np.maximum(high - low, 1e-9) * _MAP_SIZE).astype(np.int64)
+    # A few seeds end up far outside; they are drawn at the border.
+    low, high = np.quantile(raw, [0.002, 0.998], axis=0)
+    inside = np.clip((raw - low) / np.maximum(high - low, 1e-9), -_BORDER, 1 + _BORDER)
+    places: NDArray[np.int64] = np.rint((inside + _BORDER) / (1 + 2 * _BORDER) * _MAP_SIZE).astype(np.int64)
     cache.parent.mkdir(parents=True, exist_ok=True)
     np.save(cache, places)
     return places
