@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from topics.seeds import Topic
 
 _MOST_FINDINGS = 50
+_OWN_ITEMS = "built-in "
 
 app = typer.Typer(
     help="The topic seeds: what the textbooks are about.\n\n"
@@ -118,6 +119,8 @@ def show(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As in physics-0007.")], lists: Lists = None
 ) -> None:
     """Show seeds by id, each with where it stands and the seeds nearest to it."""
+    from rich.text import Text
+
     from primer.progress import printer
     from topics.audit import read_all
     from topics.embedding import embed
@@ -138,7 +141,7 @@ def show(
     for identity in ids:
         place = places[identity]
         topic = listed[place].topic
-        printer.print(f"[bold]{topic.title}[/]", markup=True)
+        printer.print(Text(topic.title, style="bold"))
         for name, value in (
             ("id", topic.id),
             ("field", topic.field),
@@ -147,11 +150,12 @@ def show(
             ("levels", ", ".join(topic.levels)),
             ("stands in", listed[place].where),
         ):
-            printer.print(f"  [dim]{name:<10}[/]{value}")
+            printer.print(Text(f"  {name:<10}", style="dim") + Text(value, style="default not dim"))
         near, cosines = nearest(vectors[place : place + 1], vectors, min(6, len(listed)))
         for other, cosine in zip(near[0], cosines[0], strict=True):
             if other != place:
-                printer.print(f"  [dim]{cosine:.2f}[/]  {listed[other].topic.title}  [dim]{listed[other].topic.id}[/]")
+                seed = listed[other].topic
+                printer.print(Text(f"  {cosine:.2f}  ", style="green"), Text(seed.title), Text(seed.id, style="dim"))
 
 
 @app.command()
@@ -188,15 +192,18 @@ def audit(
     The first time, embedding the list and the benchmarks takes some minutes on a small CPU; later, seconds.
     Exit status 1 if a check fails.
     """
+    from rich.markup import escape
     from rich.text import Text
 
+    from eval.suites import all_suites
     from primer.progress import printer
     from topics.allocation import load_allocation
-    from topics.audit import check_ids, check_lines, check_plan, check_titles, read_all
+    from topics.audit import check_ids, check_lines, check_plan, check_retired, check_titles, read_all
     from topics.coverage import COVERED, measure_coverage
     from topics.embedding import embed
     from topics.map import write_page
     from topics.overlap import check_overlap
+    from topics.retired import retired_ids
     from topics.seeds import BUILT_IN
     from topics.similarity import check_near_duplicates
 
@@ -207,16 +214,18 @@ def audit(
     checks = [first, *check_lines(listed), *check_titles(listed), check_ids(listed)]
     plan = load_allocation() if chosen == [BUILT_IN] else None
     if plan:
-        checks += check_plan(listed, plan)
+        checks += [check_retired(listed, retired_ids()), *check_plan(listed, plan)]
     vectors = embed([at.topic.title for at in listed], "topics")
     checks.append(check_near_duplicates(listed, vectors))
     questions = _questions(data)
     asked = {suite: embed([row.text for row in rows], f"questions-{suite}") for suite, rows in questions.items()}
     checks.append(check_overlap(listed, vectors, questions, asked))
+    # The sentences of a toxicity set are there to be recognized, not to be answered.
+    sentences = {name for name, suite in all_suites().items() if suite.kind == "toxicity"}
     coverage = [
         measure_coverage(suite, rows, asked[suite], vectors)
         for suite, rows in questions.items()
-        if "toxi" not in suite  # sentences to recognize, not questions to answer
+        if suite.removeprefix(_OWN_ITEMS) not in sentences
     ]
     write_page(page, [at.topic for at in listed], vectors, checks, coverage, plan)
     for check in checks:
@@ -225,13 +234,14 @@ def audit(
         if not check.passed:
             _print_findings(check.findings)
     for suite in coverage:
-        printer.print(
-            f"[dim]covers[/] {suite.suite}: {suite.covered:.0%} of {len(suite.questions):,d} questions have a seed at "
-            f"cosine {COVERED:.2f} or more; median {suite.median:.2f}, between questions {suite.sibling:.2f}"
+        count = (
+            f"{suite.covered:.0%} of {len(suite.questions):,d} questions have a seed at cosine {COVERED:.2f} or more"
         )
+        medians = f"median {suite.median:.2f}, between questions {suite.sibling:.2f}"
+        printer.print(f"[dim]covers[/] {escape(suite.suite)}: {count}; {medians}")
     if data is None and not os.environ.get("PRIMER_EVAL_DATA"):
         printer.print("[dim]Compared with the built-in items alone; --data DIR compares with benchmarks too.[/]")
-    printer.print(f"\nThe map and all findings: [bold]{page}[/]  (open it in a browser)")
+    printer.print(f"\nThe map and all findings: [bold]{escape(str(page))}[/]  (open it in a browser)")
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
 
@@ -255,6 +265,8 @@ def extend(
     Proposals that pass every check go into a review file; nothing enters a list unseen. Read the file, mend it, take
     lines out, and then: primer topics import topics-review.csv --to DIR
     """
+    from rich.markup import escape
+
     from primer.progress import say
     from primer.recipe_file import load_recipe
     from primer.run import write_text
@@ -277,7 +289,7 @@ def extend(
     if not thin:
         raise PrimerError("No subfield of the list is chosen.", "See `primer topics stats`; check --field, --subfield.")
     for area in thin:
-        say(f"  {area.field}, {area.subfield}: {area.seeds} seeds, about {area.planned:.0f} planned")
+        say(escape(f"  {area.field}, {area.subfield}: {area.seeds} seeds, about {area.planned:.0f} planned"))
     conversations = [proposal_prompt(area, topics, count) for area in thin]
     replies = ask_teacher(loaded.synth, loaded.synth.sampling, conversations, loaded.seed)
     rows = [row for area, reply in zip(thin, replies, strict=True) for row in parse_proposals(reply or "", area)]
@@ -293,7 +305,8 @@ def extend(
     places, cosines = nearest(vectors, embed([topic.title for topic in topics], "topics"))
     near = [topics[place] for place in places[:, 0]]
     write_text(out, review_table([at.topic for at in good], near, cosines[:, 0].tolist()))
-    say(f"To read before anything enters: [bold]{out}[/]\nThen: primer topics import {out} --to DIR")
+    say(f"To read before anything enters: [bold]{escape(str(out))}[/]")
+    say(escape(f"Then: primer topics import {out} --to DIR"))
 
 
 @app.command("import")
@@ -315,6 +328,8 @@ def import_(
 
     Columns: title, field, subfield, kind, levels; others are ignored. Unless every row passes, nothing is written.
     """
+    from rich.markup import escape
+
     from primer.progress import say
     from topics.adding import add_seeds, check_new, read_rows
     from topics.audit import read_all
@@ -338,9 +353,9 @@ def import_(
         )
     added = add_seeds(good, to)
     counts = ", ".join(f"{name} {count:,d}" for name, count in sorted(added.items()))
-    say(f"{len(good):,d} seeds added to [bold]{to}[/]: {counts}" + (f"; {len(bad):,d} rows skipped" if bad else ""))
+    say(escape(f"{len(good):,d} seeds added to {to}: {counts}" + (f"; {len(bad):,d} rows skipped" if bad else "")))
     if not built_in:
-        say(f'Use them in a recipe:  topics: {{lists: [primer, "{to}"]}}   or without Primer\'s own:  ["{to}"]')
+        say(escape(f'Use them in a recipe:  topics: {{lists: [primer, "{to}"]}}   or without Primer\'s own:  ["{to}"]'))
 
 
 def _lists(lists: Sequence[str] | None) -> list[str]:
@@ -377,7 +392,7 @@ def _questions(data: Path | None) -> Mapping[str, Sequence[Question]]:
     from eval.suites import ITEMS
     from primer.benchmarks import read_benchmarks
 
-    questions = {f"built-in {suite}": rows for suite, rows in read_benchmarks(ITEMS).items()}
+    questions = {_OWN_ITEMS + suite: rows for suite, rows in read_benchmarks(ITEMS).items()}
     folder = data or (Path(named) if (named := os.environ.get("PRIMER_EVAL_DATA")) else None)
     return questions | (read_benchmarks(folder) if folder else {})
 

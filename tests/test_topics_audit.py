@@ -9,9 +9,8 @@ import pytest
 
 from primer.benchmarks import read_benchmarks
 from primer.errors import PrimerError
-from topics import audit as audit_module
 from topics.allocation import Allocation, load_allocation
-from topics.audit import Check, Listed, check_ids, check_lines, check_plan, check_titles, read_all
+from topics.audit import Check, Listed, check_ids, check_lines, check_plan, check_retired, check_titles, read_all
 from topics.coverage import measure_coverage
 from topics.embedding import embed
 from topics.overlap import check_overlap
@@ -58,7 +57,7 @@ def test_everything_is_found_at_once_with_file_and_line(tmp_path: Path) -> None:
     assert has(6, "column id")
     assert has(7, "ends in '.'")
     assert not has(2, "")
-    assert any("stars-0005" in problem and "retired" in problem for _, problem in problems), "a gap in the numbers"
+    assert "stars-0005" in check_retired(seeds, {}).findings[0].problem, "a gap in the numbers"
 
 
 def test_titles_are_compared_by_their_subject() -> None:
@@ -92,14 +91,16 @@ def test_rows_of_a_template_are_found_and_neighbors_are_not() -> None:
     assert len(list(masked_titles("How paper is made"))) == 2, "small words are never the gap"
 
 
-def test_retired_ids_are_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retired_ids_are_not_used_again(tmp_path: Path) -> None:
     path = tmp_path / "retired.tsv"
     path.write_text("id\ttitle\treason\nstars-0002\tOld title here\tsaid the same\n", encoding="utf-8")
-    assert retired_ids(path) == {"stars-0002": "Old title here"}
-    monkeypatch.setattr(audit_module, "retired_ids", lambda: retired_ids(path))
+    retired = retired_ids(path)
+    assert retired == {"stars-0002": "Old title here"}
     one, two, three = listed(FAR_AWAY, "Planets wander among the stars", "Comets grow tails near the sun")
-    assert "stars-0002 is retired" in check_ids([one, two, three]).findings[0].problem
-    assert check_ids([one, three]).passed, "its number may be missing"
+    assert "stars-0002 is retired" in check_retired([one, two, three], retired).findings[0].problem
+    assert check_retired([one, three], retired).passed
+    assert not check_retired([one, three], {}).passed, "a number that is gone must be retired"
+    assert not check_ids([one, Listed("line 9", one.topic)]).passed
     path.write_text("id\ttitle\treason\nstars-0002\tno reason\n", encoding="utf-8")
     with pytest.raises(PrimerError, match=r"retired\.tsv, line 2"):
         retired_ids(path)

@@ -103,6 +103,17 @@ def test_show_tells_where_a_seed_stands_and_what_is_near(mine: Path) -> None:
         topics("show", "bees-0020", "--list", str(mine))
 
 
+def test_brackets_in_a_title_are_shown_as_they_are(mine: Path) -> None:
+    with (mine / "chess.tsv").open("a", encoding="utf-8") as file:
+        file.write("chess-0005\tnotation\tskill\thigh\tReading board[i][j] as a square [bold]\n")
+    for text in (
+        topics("show", "chess-0005", "--list", str(mine)),
+        topics("sample", "--list", str(mine)),
+        topics("search", "board square", "--list", str(mine)),
+    ):
+        assert "Reading board[i][j] as a square [bold]" in text
+
+
 def test_search_finds_by_meaning(mine: Path) -> None:
     text = topics("search", "how", "is", "honey", "made", "-n", "2", "--list", str(mine))
     first, about, *_ = text.splitlines()

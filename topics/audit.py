@@ -7,12 +7,11 @@ The checks of lines and titles are here; :mod:`topics.similarity` adds those tha
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from primer.errors import PrimerError
 from topics.allocation import Allocation
-from topics.retired import retired_ids
 from topics.seeds import BUILT_IN, LEVELS, Topic, parse_seed, seed_files, seed_lines
 from topics.titles import masked_titles, subject_words, title_problems
 
@@ -112,14 +111,20 @@ def check_titles(listed: Sequence[Listed]) -> list[Check]:
 
 
 def check_ids(listed: Sequence[Listed]) -> Check:
-    """Ids are used once, and a number that is gone is in the list of retired ids."""
-    findings: list[Finding] = []
+    """No id twice."""
     places: dict[str, str] = {}
-    for at in listed:
-        if (first := places.setdefault(at.topic.id, at.where)) != at.where:
-            findings.append(Finding(at.where, f"the id {at.topic.id} is already used in {first}"))
-    retired = retired_ids()
-    findings += [
+    findings = [
+        Finding(at.where, f"the id {at.topic.id} is already used in {first}")
+        for at in listed
+        if (first := places.setdefault(at.topic.id, at.where)) != at.where
+    ]
+    return _check("ids are used once", f"{len(places):,d} ids", findings)
+
+
+def check_retired(listed: Sequence[Listed], retired: Mapping[str, str]) -> Check:
+    """No retired id is used again, and every number that a field has lost is that of a retired id."""
+    places = {at.topic.id: at.where for at in listed}
+    findings = [
         Finding(places[identity], f"the id {identity} is retired; give the seed a new number")
         for identity in retired
         if identity in places
@@ -128,13 +133,13 @@ def check_ids(listed: Sequence[Listed]) -> Check:
     for identity in [*places, *retired]:
         name, number = identity.rsplit("-", 1)
         numbers[name].add(int(number))
-    for name in {at.topic.field for at in listed}:
-        gaps = sorted(set(range(1, max(numbers[name]) + 1)) - numbers[name])
+    for name, present in numbers.items():
+        gaps = sorted(set(range(1, max(present) + 1)) - present)
         if gaps:
             missing = ", ".join(f"{name}-{number:04d}" for number in gaps[:5])
             problem = f"{len(gaps)} ids are gone ({missing}): list them in retired.tsv, so that none is used again"
             findings.append(Finding(name, problem))
-    return _check("ids are used once and never again", f"{len(places):,d} ids, {len(retired):,d} retired", findings)
+    return _check("ids that are gone are retired, and not used again", f"{len(retired):,d} retired", findings)
 
 
 def check_plan(listed: Sequence[Listed], plan: Allocation) -> list[Check]:

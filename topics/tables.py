@@ -44,7 +44,7 @@ def _rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         if path.suffix in (".csv", ".tsv") and path.is_file():
             yield from _delimited(path)
-        elif path.suffix in (".jsonl", ".json") and path.is_file():
+        elif path.suffix == ".jsonl" and path.is_file():
             yield from _json_lines(path)
         elif path.suffix == ".parquet" and path.is_file():
             yield from _parquet(path)
