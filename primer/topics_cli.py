@@ -198,7 +198,7 @@ def audit(
     from eval.suites import all_suites
     from primer.progress import printer
     from topics.allocation import load_allocation
-    from topics.audit import check_ids, check_lines, check_plan, check_retired, check_titles, read_all
+    from topics.audit import check_ids, check_lines, check_plan, check_retired, check_subfields, check_titles, read_all
     from topics.coverage import COVERED, measure_coverage
     from topics.embedding import embed
     from topics.map import write_page
@@ -211,7 +211,7 @@ def audit(
     listed, first = read_all(chosen)
     if not listed:
         raise PrimerError("No line of the list is a seed.", "See docs/topics.md for the form of a seed file.")
-    checks = [first, *check_lines(listed), *check_titles(listed), check_ids(listed)]
+    checks = [first, *check_lines(listed), check_subfields(listed), *check_titles(listed), check_ids(listed)]
     plan = load_allocation() if chosen == [BUILT_IN] else None
     if plan:
         checks += [check_retired(listed, retired_ids()), *check_plan(listed, plan)]
@@ -301,7 +301,7 @@ def extend(
     _print_findings(findings)
     if not good:
         raise PrimerError("Nothing to review.", "Try a stronger teacher, or a larger synth.sampling.max_tokens.")
-    vectors = embed([at.topic.title for at in good], "new topics")
+    vectors = embed([at.topic.title for at in good], "new-topics")
     places, cosines = nearest(vectors, embed([topic.title for topic in topics], "topics"))
     near = [topics[place] for place in places[:, 0]]
     write_text(out, review_table([at.topic for at in good], near, cosines[:, 0].tolist()))

@@ -10,7 +10,7 @@ import pytest
 
 from primer.errors import PrimerError
 from topics.allocation import load_allocation
-from topics.audit import check_ids, check_lines, check_plan, check_retired, check_titles, read_all
+from topics.audit import check_ids, check_lines, check_plan, check_retired, check_subfields, check_titles, read_all
 from topics.retired import retired_ids
 from topics.seeds import COLUMNS, KINDS, LEVELS, choose_fields, field_names, load_topics
 
@@ -42,7 +42,7 @@ def test_the_shipped_list_has_its_size_and_its_proportions() -> None:
 
 def test_the_shipped_list_passes_the_checks_of_lines_titles_ids_and_plan() -> None:
     listed, readable = read_all()
-    checks = [readable, *check_lines(listed), *check_titles(listed), check_ids(listed)]
+    checks = [readable, *check_lines(listed), check_subfields(listed), *check_titles(listed), check_ids(listed)]
     checks += [check_retired(listed, retired_ids()), *check_plan(listed, load_allocation())]
     assert [(check.name, check.findings[:5]) for check in checks if not check.passed] == []
 

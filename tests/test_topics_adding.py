@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from primer.benchmarks import read_benchmarks
 from primer.errors import PrimerError
 from topics.adding import add_seeds, check_new, read_rows
 from topics.audit import Listed
@@ -140,6 +141,22 @@ def test_every_bad_row_is_found_with_its_line(caches: Path) -> None:
     assert "cannot name a file" in lines["8"]
     assert "has no field" in lines["9"]
     assert "physics.tsv, line 8" in lines["11"]
+
+
+def test_every_row_that_copies_a_benchmark_is_found(tmp_path: Path, caches: Path) -> None:
+    rows = ["Castling late and paying for it", "Two rooks against a lone king"]
+    (tmp_path / "quiz.jsonl").write_text(
+        "".join(json.dumps({"question": "What is it?", "answer": row}) + "\n" for row in rows[:1])
+        + json.dumps({"question": "And what is this?", "answer": rows[1]})
+        + "\n",
+        encoding="utf-8",
+    )
+    seeds, _ = read_rows([TableRow(f"line {i}", row) for i, row in enumerate(ROWS)], {})
+    findings = check_new(seeds, [], read_benchmarks(tmp_path))
+    assert [(finding.where, "shares" in finding.problem) for finding in findings] == [
+        ("line 1", True),
+        ("line 2", True),
+    ]
 
 
 def test_new_seeds_stand_after_their_subfield_and_ids_go_on(tmp_path: Path) -> None:

@@ -10,7 +10,17 @@ import pytest
 from primer.benchmarks import read_benchmarks
 from primer.errors import PrimerError
 from topics.allocation import Allocation, load_allocation
-from topics.audit import Check, Listed, check_ids, check_lines, check_plan, check_retired, check_titles, read_all
+from topics.audit import (
+    Check,
+    Listed,
+    check_ids,
+    check_lines,
+    check_plan,
+    check_retired,
+    check_subfields,
+    check_titles,
+    read_all,
+)
 from topics.coverage import measure_coverage
 from topics.embedding import embed
 from topics.overlap import check_overlap
@@ -45,7 +55,7 @@ def test_everything_is_found_at_once_with_file_and_line(tmp_path: Path) -> None:
     lines = ["id\tsubfield\tkind\tlevels\ttitle", *(f"{a}\t{b}\tconcept\t{c}\t{d}" for a, b, c, d in rows)]
     (tmp_path / "stars.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     seeds, readable = read_all([str(tmp_path)])
-    problems = found([readable, *check_lines(seeds), *check_titles(seeds), check_ids(seeds)])
+    problems = found([readable, *check_lines(seeds), check_subfields(seeds), *check_titles(seeds), check_ids(seeds)])
 
     def has(line: int, text: str) -> bool:
         return any(where.endswith(f"stars.tsv, line {line}") and text in problem for where, problem in problems)

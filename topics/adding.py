@@ -12,10 +12,10 @@ from primer.benchmarks import Question
 from primer.errors import PrimerError
 from primer.run import write_text
 from topics.audit import Finding, Listed, check_lines, check_titles
-from topics.embedding import embed
+from topics.embedding import DIMENSION, Vectors, embed
 from topics.overlap import check_overlap
 from topics.retired import retired_ids
-from topics.seeds import BUILT_IN, COLUMNS, FIELDS_FOLDER, Topic, parse_seed, read_seeds
+from topics.seeds import COLUMNS, FIELDS_FOLDER, Topic, parse_seed, read_seeds
 from topics.similarity import check_near_duplicates
 from topics.tables import TableRow
 
@@ -74,10 +74,8 @@ def check_new(
     if not new:
         return []
     both = [*present, *new]
-    # An id given later cannot be wrong, and titles of one table may belong to scattered subfields.
-    checks = [check for check in check_lines(new) if not check.name.startswith("a subfield")]
-    checks += check_titles(both)
-    vectors = np.concatenate([_vectors(present, "topics"), _vectors(new, "new topics")])
+    checks = [*check_lines(new), *check_titles(both)]
+    vectors = np.concatenate([_vectors(present, "topics"), _vectors(new, "new-topics")])
     checks.append(check_near_duplicates(both, vectors))
     if questions:
         asked = {suite: embed([row.text for row in rows], f"questions-{suite}") for suite, rows in questions.items()}
@@ -126,12 +124,7 @@ def add_seeds(new: Sequence[Topic], folder: Path) -> dict[str, int]:
     return {field: len(topics) for field, topics in by_field.items()}
 
 
-def list_folder(name: str) -> Path:
-    """The folder of a list."""
-    return FIELDS_FOLDER if name == BUILT_IN else Path(name).expanduser()
-
-
-def _vectors(listed: Sequence[Listed], name: str) -> np.ndarray:
+def _vectors(listed: Sequence[Listed], name: str) -> Vectors:
     if not listed:
-        return np.empty((0, 384), dtype=np.float32)
+        return np.empty((0, DIMENSION), dtype=np.float32)
     return embed([at.topic.title for at in listed], name)

@@ -76,14 +76,29 @@ def read_all(lists: Sequence[str] = (BUILT_IN,)) -> tuple[list[Listed], Check]:
 
 
 def check_lines(listed: Sequence[Listed]) -> list[Check]:
-    """Titles, levels, subfields and ids, each seed by itself."""
+    """Titles and levels, each seed by itself."""
     titles = [Finding(at.where, problem) for at in listed for problem in title_problems(at.topic.title)]
     levels = [Finding(at.where, problem) for at in listed for problem in _level_problems(at.topic.levels)]
     return [
         _check("titles are 3 to 16 words in sentence case", f"{len(listed):,d} titles", titles),
         _check("levels have no gap", f"{len(listed):,d} seeds", levels),
-        _check("a subfield's seeds stand together", f"{_subfields(listed):,d} subfields", _scattered(listed)),
     ]
+
+
+def check_subfields(listed: Sequence[Listed]) -> Check:
+    """The seeds of a subfield stand together, so that a person sees them side by side."""
+    finished: set[tuple[str, str]] = set()
+    current = ("", "")
+    findings: list[Finding] = []
+    for at in listed:
+        group = (at.topic.field, at.topic.subfield)
+        if group != current:
+            if group in finished:
+                problem = f"the subfield {at.topic.subfield!r} began further up; keep its seeds together"
+                findings.append(Finding(at.where, problem))
+            finished.add(group)
+            current = group
+    return _check("a subfield's seeds stand together", f"{len(finished):,d} subfields", findings)
 
 
 def check_titles(listed: Sequence[Listed]) -> list[Check]:
@@ -200,27 +215,8 @@ def _at_least(what: str, count: int, least: int) -> Check:
     return Check(f"at least {least:,d} {what}", f"{count:,d}", count >= least)
 
 
-def _subfields(listed: Sequence[Listed]) -> int:
-    return len({(at.topic.field, at.topic.subfield) for at in listed})
-
-
 def _level_problems(levels: tuple[str, ...]) -> Iterator[str]:
     first, last = LEVELS.index(levels[0]), LEVELS.index(levels[-1])
     missing = [level for level in LEVELS[first : last + 1] if level not in levels]
     if missing:
         yield f"the levels {','.join(levels)} have a gap: {', '.join(missing)}"
-
-
-def _scattered(listed: Sequence[Listed]) -> list[Finding]:
-    finished: set[tuple[str, str]] = set()
-    current = ("", "")
-    findings: list[Finding] = []
-    for at in listed:
-        group = (at.topic.field, at.topic.subfield)
-        if group != current:
-            if group in finished:
-                problem = f"the subfield {at.topic.subfield!r} began further up; keep its seeds together"
-                findings.append(Finding(at.where, problem))
-            finished.add(group)
-            current = group
-    return findings

@@ -64,5 +64,5 @@ def _copied(listed: Sequence[Listed], questions: Mapping[str, Sequence[Question]
                         same = words[place : place + len(run)] == run
                         if same and (not whole_text or len(words) == len(run)):
                             problem = f"{at.topic.title!r} shares {' '.join(run)!r} with {row.where}"
-                            found.setdefault(at.topic.id, Finding(at.where, problem))
+                            found.setdefault(at.where, Finding(at.where, problem))
     return list(found.values())
