@@ -207,6 +207,7 @@ def audit(
     from topics.seeds import BUILT_IN
     from topics.similarity import check_near_duplicates
 
+    _check_folder(page, "--page")
     chosen = _lists(lists)
     listed, first = read_all(chosen)
     if not listed:
@@ -279,6 +280,7 @@ def extend(
     from topics.seeds import BUILT_IN
     from topics.similarity import nearest
 
+    _check_folder(out, "--out")
     if out.exists():
         raise PrimerError(f"{out} exists already.", "Import or remove it, or name another file with --out.")
     loaded = load_recipe(recipe, set_ or [])
@@ -353,9 +355,23 @@ def import_(
         )
     added = add_seeds(good, to)
     counts = ", ".join(f"{name} {count:,d}" for name, count in sorted(added.items()))
-    say(escape(f"{len(good):,d} seeds added to {to}: {counts}" + (f"; {len(bad):,d} rows skipped" if bad else "")))
+    noun = "seed" if len(good) == 1 else "seeds"
+    skipped = f"; {len(bad):,d} skipped" if bad else ""
+    say(escape(f"{len(good):,d} {noun} added to {to}: {counts}{skipped}"))
     if not built_in:
         say(escape(f'Use them in a recipe:  topics: {{lists: [primer, "{to}"]}}   or without Primer\'s own:  ["{to}"]'))
+
+
+def _check_folder(path: Path, option: str) -> None:
+    """Before any work: a file can be written there.
+
+    Raises:
+        PrimerError: If not.
+    """
+    if path.is_dir():
+        raise PrimerError(f"{option} is {path}, which is a folder.", "Name a file in it.")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise PrimerError(f"{option} is {path}: its folder is missing or cannot be written to.", "Name another one.")
 
 
 def _lists(lists: Sequence[str] | None) -> list[str]:

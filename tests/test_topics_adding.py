@@ -122,6 +122,8 @@ def test_every_bad_row_is_found_with_its_line(caches: Path) -> None:
         row(10, title="Knights pinned to their file"),
         row(11, title="Why a metal spoon feels colder than a wooden one"),
         row(12, title="A pawn that has passed every other pawn"),
+        row(13, title="A tab\tin the middle of a title"),
+        row(14, title="A line break\nin the middle of a title"),
     ]
     seeds, findings = read_rows(rows, {})
     present = [Listed("physics.tsv, line 8", topic) for topic in load_topics(["physics"]) if topic.id == "physics-0007"]
@@ -130,7 +132,7 @@ def test_every_bad_row_is_found_with_its_line(caches: Path) -> None:
     for finding in findings:
         line = finding.where.split()[-1]
         lines[line] = lines.get(line, "") + finding.problem + "\n"
-    assert set(lines) >= {"3", "4", "5", "6", "7", "8", "9", "11"}
+    assert set(lines) >= {"3", "4", "5", "6", "7", "8", "9", "11", "13", "14"}
     assert "2" not in lines
     assert "12" not in lines
     assert "says the same as mine.csv, line 2" in lines["3"]
@@ -141,6 +143,8 @@ def test_every_bad_row_is_found_with_its_line(caches: Path) -> None:
     assert "cannot name a file" in lines["8"]
     assert "has no field" in lines["9"]
     assert "physics.tsv, line 8" in lines["11"]
+    assert "on one line, without tabs" in lines["13"]
+    assert "on one line, without tabs" in lines["14"]
 
 
 def test_every_row_that_copies_a_benchmark_is_found(tmp_path: Path, caches: Path) -> None:

@@ -181,6 +181,19 @@ def test_import_writes_nothing_unless_every_row_passes(mine: Path) -> None:
     assert [(topic.title, topic.subfield) for topic in added] == [("Choosing a dry spot for the first hive", "general")]
 
 
+def test_what_cannot_be_written_is_said_before_the_work(mine: Path) -> None:
+    with pytest.raises(PrimerError, match="--page is nowhere/map.html"):
+        topics("audit", "--list", str(mine), "--page", "nowhere/map.html")
+    with pytest.raises(PrimerError, match="--page is mine, which is a folder"):
+        topics("audit", "--list", str(mine), "--page", "mine")
+    with pytest.raises(PrimerError, match="--out is nowhere/review.csv"):
+        topics("extend", "r.yaml", "--out", "nowhere/review.csv")
+    Path("file").touch()
+    Path("more.csv").write_text("title,kind,levels\nA new idea about bees,concept,high\n", encoding="utf-8")
+    with pytest.raises(PrimerError, match="file cannot be written to"):
+        topics("import", "more.csv", "--to", "file", "--field", "bees", "--alone")
+
+
 def test_import_refuses_what_primers_own_list_has_unless_it_stands_alone(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,11 @@ def read_rows(rows: Sequence[TableRow], defaults: Mapping[str, str]) -> tuple[li
                 Finding(row.where, f"has no {named}; add the column, or give one for all rows as an option")
             )
             continue
+        if broken := [column for column, value in values.items() if not value.isprintable()]:
+            column = broken[0]
+            problem = f"column {column}: is {values[column]!r}; write plain text on one line, without tabs"
+            findings.append(Finding(row.where, problem))
+            continue
         field = values["field"]
         if not field.replace("-", "").isalnum() or field != field.lower() or not field.isascii():
             problem = f"the field {field!r} cannot name a file; write it in small letters and hyphens, as in night-sky"
@@ -92,7 +97,7 @@ def add_seeds(new: Sequence[Topic], folder: Path) -> dict[str, int]:
         How many each field got.
 
     Raises:
-        PrimerError: If a file in the folder is not valid.
+        PrimerError: If a file in the folder is not valid, or the folder cannot be written to.
     """
     by_field: dict[str, list[Topic]] = defaultdict(list)
     for topic in new:
@@ -118,9 +123,12 @@ def add_seeds(new: Sequence[Topic], folder: Path) -> dict[str, int]:
             for identity, topic in group
         ]
         texts[path] = "\n".join(lines) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, text in texts.items():
-        write_text(path, text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            write_text(path, text)
+    except OSError as error:
+        raise PrimerError(f"{folder} cannot be written to: {error}", "Name another folder.") from None
     return {field: len(topics) for field, topics in by_field.items()}
 
 
