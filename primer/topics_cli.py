@@ -15,7 +15,7 @@ from primer.errors import PrimerError, did_you_mean
 
 if TYPE_CHECKING:
     from primer.benchmarks import Question
-    from topics.audit import Finding, Listed
+    from topics.audit import Finding
     from topics.seeds import Topic
 
 _MOST_FINDINGS = 50
@@ -197,44 +197,21 @@ def audit(
 
     from eval.suites import all_suites
     from primer.progress import printer
-    from topics.allocation import load_allocation
-    from topics.audit import check_ids, check_lines, check_plan, check_retired, check_subfields, check_titles, read_all
-    from topics.coverage import COVERED, measure_coverage
-    from topics.embedding import embed
+    from topics.coverage import COVERED
+    from topics.full_audit import audit_lists
     from topics.map import write_page
-    from topics.overlap import check_overlap
-    from topics.retired import retired_ids
-    from topics.seeds import BUILT_IN
-    from topics.similarity import check_near_duplicates
 
     _check_folder(page, "--page")
-    chosen = _lists(lists)
-    listed, first = read_all(chosen)
-    if not listed:
-        raise PrimerError("No line of the list is a seed.", "See docs/topics.md for the form of a seed file.")
-    checks = [first, *check_lines(listed), check_subfields(listed), *check_titles(listed), check_ids(listed)]
-    plan = load_allocation() if chosen == [BUILT_IN] else None
-    if plan:
-        checks += [check_retired(listed, retired_ids()), *check_plan(listed, plan)]
-    vectors = embed([at.topic.title for at in listed], "topics")
-    checks.append(check_near_duplicates(listed, vectors))
-    questions = _questions(data)
-    asked = {suite: embed([row.text for row in rows], f"questions-{suite}") for suite, rows in questions.items()}
-    checks.append(check_overlap(listed, vectors, questions, asked))
     # The sentences of a toxicity set are there to be recognized, not to be answered.
     sentences = {name for name, suite in all_suites().items() if suite.kind == "toxicity"}
-    coverage = [
-        measure_coverage(suite, rows, asked[suite], vectors)
-        for suite, rows in questions.items()
-        if suite.removeprefix(_OWN_ITEMS) not in sentences
-    ]
-    write_page(page, [at.topic for at in listed], vectors, checks, coverage, plan)
-    for check in checks:
+    found = audit_lists(_lists(lists), _questions(data), sentences | {_OWN_ITEMS + name for name in sentences})
+    write_page(page, found)
+    for check in found.checks:
         mark = Text("ok    ", style="green") if check.passed else Text("FAILED", style="bold red")
         printer.print(mark, Text(f"{check.name}: "), Text(check.result, style="dim"))
         if not check.passed:
             _print_findings(check.findings)
-    for suite in coverage:
+    for suite in found.coverage:
         count = (
             f"{suite.covered:.0%} of {len(suite.questions):,d} questions have a seed at cosine {COVERED:.2f} or more"
         )
@@ -243,7 +220,7 @@ def audit(
     if data is None and not os.environ.get("PRIMER_EVAL_DATA"):
         printer.print("[dim]Compared with the built-in items alone; --data DIR compares with benchmarks too.[/]")
     printer.print(f"\nThe map and all findings: [bold]{escape(str(page))}[/]  (open it in a browser)")
-    if not all(check.passed for check in checks):
+    if not found.passed:
         raise typer.Exit(1)
 
 
@@ -272,7 +249,7 @@ def extend(
     from primer.recipe_file import load_recipe
     from primer.run import write_text
     from synth.ask import ask_teacher
-    from topics.adding import check_new, read_rows
+    from topics.adding import sift
     from topics.allocation import load_allocation
     from topics.audit import read_all
     from topics.embedding import embed
@@ -295,10 +272,7 @@ def extend(
     conversations = [proposal_prompt(area, topics, count) for area in thin]
     replies = ask_teacher(loaded.synth, loaded.synth.sampling, conversations, loaded.seed)
     rows = [row for area, reply in zip(thin, replies, strict=True) for row in parse_proposals(reply or "", area)]
-    proposed, findings = read_rows(rows, {})
-    findings += check_new(proposed, present, _questions(data))
-    bad = {finding.where for finding in findings}
-    good: list[Listed] = [at for at in proposed if at.where not in bad]
+    good, findings = sift(rows, {}, present, _questions(data))
     say(f"{len(rows)} proposals in {len(thin)} replies; {len(good)} pass the checks")
     _print_findings(findings)
     if not good:
@@ -333,30 +307,28 @@ def import_(
     from rich.markup import escape
 
     from primer.progress import say
-    from topics.adding import add_seeds, check_new, read_rows
+    from topics.adding import add_seeds, sift
     from topics.audit import read_all
     from topics.seeds import BUILT_IN, FIELDS_FOLDER
     from topics.tables import read_table
 
     defaults = {"field": field, "subfield": subfield, "kind": kind, "levels": levels}
     rows = read_table(source)
-    new, findings = read_rows(rows, {name: value for name, value in defaults.items() if value})
     built_in = to.resolve() == FIELDS_FOLDER.resolve()
     lists = [] if built_in or not any(to.glob("*.tsv")) else [str(to)]
     present = [at for name in ([] if alone and not built_in else [BUILT_IN]) + lists for at in read_all([name])[0]]
-    findings += check_new(new, present, _questions(data))
-    bad = {finding.where for finding in findings}
-    good = [at.topic for at in new if at.where not in bad]
+    good, findings = sift(rows, defaults, present, _questions(data))
     _print_findings(findings)
+    bad = len(rows) - len(good)
     if bad and not (skip_bad and good):
         raise PrimerError(
-            f"{len(bad):,d} of {len(rows):,d} rows of {source} do not pass; nothing was written.",
+            f"{bad:,d} of {len(rows):,d} rows of {source} do not pass; nothing was written.",
             "Mend them" + (", or add the others with --skip-bad." if good else "."),
         )
-    added = add_seeds(good, to)
+    added = add_seeds([at.topic for at in good], to)
     counts = ", ".join(f"{name} {count:,d}" for name, count in sorted(added.items()))
     noun = "seed" if len(good) == 1 else "seeds"
-    skipped = f"; {len(bad):,d} skipped" if bad else ""
+    skipped = f"; {bad:,d} skipped" if bad else ""
     say(escape(f"{len(good):,d} {noun} added to {to}: {counts}{skipped}"))
     if not built_in:
         say(escape(f'Use them in a recipe:  topics: {{lists: [primer, "{to}"]}}   or without Primer\'s own:  ["{to}"]'))

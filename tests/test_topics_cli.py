@@ -182,11 +182,11 @@ def test_import_writes_nothing_unless_every_row_passes(mine: Path) -> None:
 
 
 def test_what_cannot_be_written_is_said_before_the_work(mine: Path) -> None:
-    with pytest.raises(PrimerError, match="--page is nowhere/map.html"):
+    with pytest.raises(PrimerError, match=r"--page is nowhere/map\.html"):
         topics("audit", "--list", str(mine), "--page", "nowhere/map.html")
     with pytest.raises(PrimerError, match="--page is mine, which is a folder"):
         topics("audit", "--list", str(mine), "--page", "mine")
-    with pytest.raises(PrimerError, match="--out is nowhere/review.csv"):
+    with pytest.raises(PrimerError, match=r"--out is nowhere/review\.csv"):
         topics("extend", "r.yaml", "--out", "nowhere/review.csv")
     Path("file").touch()
     Path("more.csv").write_text("title,kind,levels\nA new idea about bees,concept,high\n", encoding="utf-8")

@@ -63,6 +63,26 @@ def read_rows(rows: Sequence[TableRow], defaults: Mapping[str, str]) -> tuple[li
     return seeds, findings
 
 
+def sift(
+    rows: Sequence[TableRow],
+    defaults: Mapping[str, str],
+    present: Sequence[Listed],
+    questions: Mapping[str, Sequence[Question]],
+) -> tuple[list[Listed], list[Finding]]:
+    """The rows of a table that may join a list, and what is wrong with the others.
+
+    Args:
+        rows: The table.
+        defaults: Values for the columns that a row leaves empty.
+        present: Seeds that must not be repeated.
+        questions: Benchmarks that must not be copied, by suite.
+    """
+    new, findings = read_rows(rows, defaults)
+    findings += check_new(new, present, questions)
+    bad = {finding.where for finding in findings}
+    return [at for at in new if at.where not in bad], findings
+
+
 def check_new(
     new: Sequence[Listed], present: Sequence[Listed], questions: Mapping[str, Sequence[Question]]
 ) -> list[Finding]:

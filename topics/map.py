@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from primer.environment import cache_folder
 from primer.fingerprint import fingerprint
 from primer.run import write_text
-from topics.allocation import Allocation
-from topics.audit import Check
-from topics.coverage import COVERED, Coverage
+from topics.coverage import COVERED
 from topics.embedding import Vectors
+from topics.full_audit import Audit
 from topics.seeds import KINDS, LEVELS, Topic
 
 # Places on the map are whole numbers up to this, each way.
@@ -29,24 +28,17 @@ _ROOM = Path(__file__).parent
 _MOST_FINDINGS = 200
 
 
-def write_page(
-    path: Path,
-    topics: Sequence[Topic],
-    vectors: Vectors,
-    checks: Sequence[Check],
-    coverage: Sequence[Coverage],
-    plan: Allocation | None,
-) -> None:
+def write_page(path: Path, audit: Audit) -> None:
     """Write the page, in one file that needs nothing else.
 
     Args:
         path: Where to.
-        topics: The seeds.
-        vectors: Their embeddings.
-        checks: Of the audit.
-        coverage: Of each benchmark; none where there is no data.
-        plan: Groups of fields; a list without a plan is one group.
+        audit: What to show; fields without a plan are one group.
+
+    Raises:
+        OSError: If it cannot be written.
     """
+    topics, plan = [at.topic for at in audit.listed], audit.plan
     fields = sorted({topic.field for topic in topics})
     groups = {name: sorted(set(group.fields) & set(fields)) for name, group in plan.groups.items()} if plan else {}
     groups = {name: some for name, some in groups.items() if some}
@@ -54,7 +46,7 @@ def write_page(
         groups["other fields" if groups else "fields"] = rest
     order = [field for some in groups.values() for field in some]
     number = {field: place for place, field in enumerate(order)}
-    places = _layout(topics, vectors)
+    places = _layout(topics, audit.vectors)
     counts = Counter(topic.field for topic in topics)
     data = {
         "size": _MAP_SIZE,
@@ -94,9 +86,9 @@ def write_page(
         kinds=Counter(topic.kind for topic in topics),
         levels=Counter(level for topic in topics for level in topic.levels),
         level_names=LEVELS,
-        checks=checks,
+        checks=audit.checks,
         most_findings=_MOST_FINDINGS,
-        coverage=coverage,
+        coverage=audit.coverage,
         covered=COVERED,
         topics=topics,
         style=Markup((_ROOM / "map.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
