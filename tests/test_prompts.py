@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from primer.errors import PrimerError
-from primer.recipe import Prompts, Recipe, Topics
+from primer.recipe import Prompts, Recipe, Topics, TopicWeights
 from prompts.draw import Shares, draws
 from prompts.snippets import cut_snippets, is_prose
 from prompts.stream import Prompt, PromptStream, Snippet, material
@@ -159,6 +159,28 @@ def test_a_recipe_for_one_reader_uses_the_topics_that_suit_it() -> None:
     assert stream.topics == suitable
     assert stream.left_out == len(load_topics()) - len(suitable) > 0
     assert {stream[i].audience for i in range(500)} == {"beginner-reader"}
+
+
+def test_the_recipes_weights_of_topics_reach_the_prompts() -> None:
+    weights = TopicWeights(fields={"physics": 3.0}, kinds={"story": 0.0}, levels={"early": 0.0, "high": 4.0})
+    settings = recipe(snippet_share=0.0, fields=["physics", "biology"])
+    weighted = settings.model_copy(update={"topics": settings.topics.model_copy(update={"weights": weights})})
+    stream, plain = PromptStream(weighted, []), PromptStream(settings, [])
+    prompts, before = [stream[i] for i in range(3_000)], [plain[i] for i in range(3_000)]
+    assert not any(p.topic.kind == "story" or p.level == "early" for p in prompts)
+    assert stream.left_out == sum(t.kind == "story" or t.levels == ("early",) for t in plain.topics) > 0
+
+    def share(some: list[Prompt], field: str) -> float:
+        return sum(p.topic.field == field for p in some) / len(some)
+
+    odds = (share(prompts, "physics") / share(prompts, "biology")) / (
+        share(before, "physics") / share(before, "biology")
+    )
+    assert odds == pytest.approx(3.0, rel=0.15)
+    both = [p for p in prompts if p.topic.levels == ("middle", "high") and p.audience == "curious-child"]
+    assert {p.level for p in both} == {"middle"}, "a reader keeps to his levels"
+    either = [p for p in prompts if p.topic.levels == ("middle", "high") and p.audience == "schoolwork"]
+    assert sum(p.level == "high" for p in either) / len(either) == pytest.approx(0.8, abs=0.08)
 
 
 # What a template leaves behind when something in it went wrong.
