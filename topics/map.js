@@ -5,7 +5,7 @@ const buttons = [...document.querySelectorAll("#legend button")];
 const CELL = 40, cells = new Map();
 const X = 0, Y = 1, FIELD = 2, KIND = 3, FIRST = 4, LAST = 5, NUMBER = 6, SUBFIELD = 7, TITLE = 8;
 const words = DATA.seeds.map(seed => seed[TITLE].toLowerCase());
-let view = null, chosen = null, hits = null, under = -1;
+let view = null, moved = false, chosen = null, hits = null, under = -1;
 
 DATA.seeds.forEach((seed, i) => {
   const key = Math.floor(seed[X] / CELL) * 1000 + Math.floor(seed[Y] / CELL);
@@ -76,11 +76,13 @@ canvas.addEventListener("pointerdown", event => { drag = { x: event.clientX - vi
 canvas.addEventListener("pointerup", event => { drag = null; point(event); });
 canvas.addEventListener("pointermove", event => {
   if (!drag) return point(event);
+  moved = true;
   view.x = event.clientX - drag.x; view.y = event.clientY - drag.y; tip.hidden = true; draw();
 });
 canvas.addEventListener("pointerleave", () => { under = -1; tip.hidden = true; draw(); });
 canvas.addEventListener("wheel", event => {
   event.preventDefault();
+  moved = true;
   const factor = Math.exp(-event.deltaY * 0.0015);
   view.x = event.offsetX - (event.offsetX - view.x) * factor; view.y = event.offsetY - (event.offsetY - view.y) * factor;
   view.scale *= factor; draw();
@@ -104,8 +106,8 @@ find.addEventListener("input", () => {
 document.getElementById("reset").addEventListener("click", () => {
   chosen = hits = null; find.value = "";
   buttons.forEach(button => button.setAttribute("aria-pressed", "false"));
+  moved = false;
   whole(); count(); draw();
 });
-let width = 0;
-new ResizeObserver(() => { if (canvas.clientWidth !== width) { width = canvas.clientWidth; whole(); } draw(); }).observe(canvas);
+new ResizeObserver(() => { if (!moved) whole(); draw(); }).observe(canvas);
 whole(); draw();
