@@ -70,8 +70,8 @@ class PromptStream:
     """Every prompt of a recipe, by its number.
 
     Weights of forms and audiences hold among those that suit a topic; a topic that none suits is left out.
-    When a topic comes again it gets another form (with `topics.weights`: mostly), unless only one suits it. The share
-    of passages holds among the forms that take one (`snippets` in their front matter).
+    When a topic comes again it gets another form, unless only one suits it. The share of passages holds
+    among the forms that take one (`snippets` in their front matter).
 
     Args:
         recipe: Its seed, `topics` and `prompts` count; nothing else does.

@@ -105,6 +105,19 @@ def test_a_topic_gets_another_form_in_the_next_epoch() -> None:
             assert repeats == (0 if len(suitable) > 1 else 11), topic
 
 
+def test_a_weighed_topic_gets_another_form_each_time_too() -> None:
+    for forms in ({"dialogue": 1.0, "everyday-story": 1.0}, {"dialogue": 1.0, "everyday-story": 1.0, "letter": 1.0}):
+        base = recipe(snippet_share=0.0, fields=["physics", "algebra"], forms=forms)
+        for weight in (1.5, 8.0):
+            weights = TopicWeights(fields={"algebra": weight})
+            settings = base.model_copy(update={"topics": base.topics.model_copy(update={"weights": weights})})
+            stream = PromptStream(settings, [])
+            seen: dict[str, list[str]] = {}
+            for i in range(8 * len(stream.topics)):
+                seen.setdefault(stream[i].topic.id, []).append(stream[i].form)
+            assert not any(a == b for order in seen.values() for a, b in pairwise(order))
+
+
 def test_weights_of_forms_and_audiences_hold_and_zero_means_never() -> None:
     forms = {"textbook-section": 1.0, "dialogue": 2.0, "everyday-story": 3.0, "letter": 2.0, "key-words": 0.0}
     audiences = {"curious-child": 3.0, "schoolwork": 1.0, "exam-student": 0.0}
