@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,43 +35,55 @@ class Question:
 
 
 def read_benchmarks(folder: Path) -> dict[str, list[Question]]:
-    """Every row of a folder of benchmark data: `<suite>/<split>.jsonl`, or `<suite>.jsonl`.
+    """Every row of a folder of benchmark data: `<suite>/**/<split>.jsonl`, or `<suite>.jsonl`.
 
     Returns:
-        The questions by suite, each question once.
+        The questions by suite. Rows that ask the same are one question with the texts of all of them.
 
     Raises:
-        PrimerError: If there is no such folder, no file in it, or a line is no JSON object with a question.
+        PrimerError: If there is no such folder, no file in it, a file cannot be read or has no rows, or a line is no
+            JSON object with a question.
     """
-    paths = sorted([*folder.glob("*/*.jsonl"), *folder.glob("*.jsonl")])
+    paths = sorted(folder.rglob("*.jsonl"))
     if not paths:
         raise PrimerError(
             f"{folder} holds no benchmark data.", "Name a folder with one folder a suite, and .jsonl files in those."
         )
     suites: dict[str, dict[str, Question]] = {}
     for path in paths:
-        suite = path.stem if path.parent == folder else path.parent.name
-        for question in _read(path):
-            suites.setdefault(suite, {}).setdefault(question.text, question)
+        suite = path.stem if path.parent == folder else path.relative_to(folder).parts[0]
+        questions = suites.setdefault(suite, {})
+        for row in _read(path):
+            known = questions.setdefault(row.text, row)
+            if known is not row:
+                texts = tuple(dict.fromkeys([*known.texts, *row.texts]))
+                questions[row.text] = replace(known, texts=texts)
     return {suite: list(questions.values()) for suite, questions in suites.items()}
 
 
 def _read(path: Path) -> Iterator[Question]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-                asked = next(row[column] for column in _ASKED if isinstance(row.get(column), str))
-            except (ValueError, AttributeError, StopIteration):
-                raise PrimerError(
-                    f"{where}: is no JSON object with a text in one of: {', '.join(_ASKED)}.",
-                    "Mend the file, or leave the folder out.",
-                ) from None
-            context = row.get("context")
-            if isinstance(context, str) and len(context) <= _LONGEST_CONTEXT:
-                asked = f"{context} {asked}"
-            yield Question(where, asked, tuple(dict.fromkeys([asked, *_texts(row)])))
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PrimerError(f"{path} cannot be read: {error}", "It must be a file in UTF-8.") from None
+    if not any(lines):
+        raise PrimerError(f"{path} has no rows.", "Mend the file, or leave it out.")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+            asked = next(row[column] for column in _ASKED if isinstance(row.get(column), str))
+        except (ValueError, AttributeError, StopIteration):
+            raise PrimerError(
+                f"{where}: is no JSON object with a text in one of: {', '.join(_ASKED)}.",
+                "Mend the file, or leave the folder out.",
+            ) from None
+        context = row.get("context")
+        if isinstance(context, str) and len(context) <= _LONGEST_CONTEXT:
+            asked = f"{context} {asked}"
+        yield Question(where, asked, tuple(dict.fromkeys([asked, *_texts(row)])))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def package_folders(name: str) -> list[Path]:
@@ -25,3 +28,16 @@ def cache_folder() -> Path:
     """Where results that can always be made again are kept between commands: below $XDG_CACHE_HOME, or ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "primer"
+
+
+def save_cache(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file of the cache, whole or not at all. Where that fails the next command does the work again."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                write(file)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

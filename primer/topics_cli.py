@@ -86,9 +86,9 @@ def stats(lists: Lists = None, fields: Fields = None) -> None:
 @app.command()
 def sample(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another sample.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed, another sample.")] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Draw as this recipe does: its fields, weights, seed.")
+        Path | None, typer.Option("--recipe", help="Draw as this recipe does: its lists, fields, weights, forms, seed.")
     ] = None,
     lists: Lists = None,
     fields: Fields = None,
@@ -97,20 +97,23 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Draw some seeds, spread evenly over the fields."""
-    from primer.recipe import TopicWeights
-    from topics.sampling import TopicDraws
-    from topics.seeds import load_topics
-
     if recipe is not None:
         from primer.recipe_file import load_recipe
+        from prompts.stream import PromptStream
 
-        if lists or fields or kinds or levels:
-            raise PrimerError("--recipe says which seeds to draw from.", "Leave out --list, --field, --kind, --level.")
-        loaded = load_recipe(recipe, [])
-        topics = load_topics(loaded.topics.fields, loaded.topics.lists)
-        draws = TopicDraws(topics, loaded.topics.weights, loaded.seed)
-    else:
-        draws = TopicDraws(_select(lists, fields, kinds, levels), TopicWeights(), seed)
+        if lists or fields or kinds or levels or seed is not None:
+            raise PrimerError(
+                "--recipe says which seeds to draw from, and how.",
+                "Leave out --list, --field, --kind, --level and --seed.",
+            )
+        # Passages change nothing about the topics, and need a corpus.
+        stream = PromptStream(load_recipe(recipe, ["prompts.snippet_share=0"]), [])
+        _show([stream[i].topic for i in range(min(count, len(stream.topics)))], as_json=as_json)
+        return
+    from primer.recipe import TopicWeights
+    from topics.sampling import TopicDraws
+
+    draws = TopicDraws(_select(lists, fields, kinds, levels), TopicWeights(), seed or 0)
     _show([draws.topics[draws.place(i)[0]] for i in range(min(count, len(draws)))], as_json=as_json)
 
 
@@ -155,7 +158,8 @@ def show(
         for other, cosine in zip(near[0], cosines[0], strict=True):
             if other != place:
                 seed = listed[other].topic
-                printer.print(Text(f"  {cosine:.2f}  ", style="green"), Text(seed.title), Text(seed.id, style="dim"))
+                near_id = Text(f"  {seed.id}", style="dim")
+                printer.print(Text(f"  {cosine:.2f}  ", style="green") + Text(seed.title, style="default") + near_id)
 
 
 @app.command()
@@ -172,6 +176,10 @@ def search(
     from topics.embedding import embed, embed_one
     from topics.similarity import nearest
 
+    if not " ".join(text).strip():
+        raise PrimerError(
+            "There is nothing to search for.", "Say it in plain words: primer topics search why is ice slippery"
+        )
     topics = _select(lists, fields, kinds, levels)
     # The whole list is embedded once and kept; what is selected from it costs nothing then.
     vectors = embed([topic.title for topic in topics], "topics")
@@ -241,7 +249,7 @@ def extend(
     """Have a teacher propose seeds for thin areas.
 
     Proposals that pass every check go into a review file; nothing enters a list unseen. Read the file, mend it, take
-    lines out, and then: primer topics import topics-review.csv --to DIR
+    lines out, and then import it: the command says how.
     """
     from rich.markup import escape
 
@@ -249,6 +257,7 @@ def extend(
     from primer.recipe_file import load_recipe
     from primer.run import write_text
     from synth.ask import ask_teacher
+    from synth.journal import Reply
     from topics.adding import sift
     from topics.allocation import load_allocation
     from topics.audit import read_all
@@ -269,20 +278,30 @@ def extend(
         raise PrimerError("No subfield of the list is chosen.", "See `primer topics stats`; check --field, --subfield.")
     for area in thin:
         say(escape(f"  {area.field}, {area.subfield}: {area.seeds} seeds, about {area.planned:.0f} planned"))
+    # Everything that can be wrong without the teacher comes before it.
+    questions = _questions(data)
+    vectors = embed([topic.title for topic in topics], "topics")
     conversations = [proposal_prompt(area, topics, count) for area in thin]
-    replies = ask_teacher(loaded.synth, loaded.synth.sampling, conversations, loaded.seed)
-    rows = [row for area, reply in zip(thin, replies, strict=True) for row in parse_proposals(reply or "", area)]
-    good, findings = sift(rows, {}, present, _questions(data))
-    say(f"{len(rows)} proposals in {len(thin)} replies; {len(good)} pass the checks")
+    answers = ask_teacher(loaded.synth, loaded.synth.sampling, conversations, loaded.seed)
+    replies = [(area, reply) for area, reply in zip(thin, answers, strict=True) if isinstance(reply, Reply)]
+    failed = [str(reply) for reply in answers if not isinstance(reply, Reply)]
+    if failed:
+        say(f"[yellow]{len(failed)} of {len(thin)} questions without a reply:[/] {escape(failed[0])}")
+    rows = [
+        row
+        for area, reply in replies
+        for row in parse_proposals(reply.text, area, cut_off=reply.finish_reason == "length")
+    ]
+    good, findings = sift(rows, {}, present, questions)
+    say(f"{len(rows)} lines of {len(replies)} replies are proposals; {len(good)} pass the checks")
     _print_findings(findings)
     if not good:
         raise PrimerError("Nothing to review.", "Try a stronger teacher, or a larger synth.sampling.max_tokens.")
-    vectors = embed([at.topic.title for at in good], "new-topics")
-    places, cosines = nearest(vectors, embed([topic.title for topic in topics], "topics"))
+    places, cosines = nearest(embed([at.topic.title for at in good], "new-topics"), vectors)
     near = [topics[place] for place in places[:, 0]]
     write_text(out, review_table([at.topic for at in good], near, cosines[:, 0].tolist()))
     say(f"To read before anything enters: [bold]{escape(str(out))}[/]")
-    say(escape(f"Then: primer topics import {out} --to DIR"))
+    say(escape(f"Then: primer topics import {out} --to {chosen[-1]}"))
 
 
 @app.command("import")
@@ -291,7 +310,9 @@ def import_(
         str,
         typer.Argument(metavar="FILE", help="CSV, TSV, JSONL, Parquet, or a data set (owner/name[:split], folder)."),
     ],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The list to add to: a folder of seed files.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="The list to add to: a folder of seed files, or primer.")
+    ],
     field: Annotated[str, typer.Option(help="Field of the rows that name none, as in night-sky.")] = "",
     subfield: Annotated[str, typer.Option(help="Subfield of the rows that name none.")] = "general",
     kind: Annotated[str, typer.Option(help="Kind of the rows that name none.")] = "",
@@ -309,14 +330,21 @@ def import_(
     from primer.progress import say
     from topics.adding import add_seeds, sift
     from topics.audit import read_all
-    from topics.seeds import BUILT_IN, FIELDS_FOLDER
+    from topics.seeds import BUILT_IN, FIELDS_FOLDER, field_names
     from topics.tables import read_table
 
-    defaults = {"field": field, "subfield": subfield, "kind": kind, "levels": levels}
-    rows = read_table(source)
+    if str(to) == BUILT_IN:
+        to = FIELDS_FOLDER
     built_in = to.resolve() == FIELDS_FOLDER.resolve()
-    lists = [] if built_in or not any(to.glob("*.tsv")) else [str(to)]
+    rows = read_table(source)
+    lists = [str(to)] if not built_in and any(to.glob("*.tsv")) else []
     present = [at for name in ([] if alone and not built_in else [BUILT_IN]) + lists for at in read_all([name])[0]]
+    defaults = {"field": field, "subfield": subfield, "kind": kind, "levels": levels}
+    if not built_in and not alone and (taken := {row.values["field"] or field for row in rows} & set(field_names())):
+        raise PrimerError(
+            f"The fields {', '.join(sorted(taken))} are Primer's own: two lists cannot share a field.",
+            "Call them otherwise, use the list without Primer's own (--alone), or add to Primer's own (--to primer).",
+        )
     good, findings = sift(rows, defaults, present, _questions(data))
     _print_findings(findings)
     bad = len(rows) - len(good)
@@ -331,7 +359,8 @@ def import_(
     skipped = f"; {bad:,d} skipped" if bad else ""
     say(escape(f"{len(good):,d} {noun} added to {to}: {counts}{skipped}"))
     if not built_in:
-        say(escape(f'Use them in a recipe:  topics: {{lists: [primer, "{to}"]}}   or without Primer\'s own:  ["{to}"]'))
+        with_primers = "" if alone else "primer, "
+        say(escape(f'Use them in a recipe:  topics: {{lists: [{with_primers}"{to}"]}}'))
 
 
 def _check_folder(path: Path, option: str) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from primer.progress import bar
 from primer.recipe import Sampling, Synth
 from synth.endpoint import RequestError
+from synth.journal import Reply
 from synth.teachers import Client, open_teacher, teacher_identity
 
 
 def ask_teacher(
     synth: Synth, sampling: Sampling, conversations: Sequence[list[dict[str, str]]], seed: int
-) -> list[str | None]:
+) -> list[Reply | RequestError]:
     """Ask a teacher some things.
 
     Args:
@@ -23,38 +24,41 @@ def ask_teacher(
         seed: Question i is asked with `seed + i`.
 
     Returns:
-        The replies in the order of the questions; None where there was none.
+        The replies in the order of the questions, or why there was none.
 
     Raises:
-        PrimerError: If the teacher cannot be used at all.
+        PrimerError: If the teacher cannot be used, and nothing was answered.
     """
     return asyncio.run(_ask(synth, sampling, conversations, seed))
 
 
 async def _ask(
     synth: Synth, sampling: Sampling, conversations: Sequence[list[dict[str, str]]], seed: int
-) -> list[str | None]:
+) -> list[Reply | RequestError]:
     identity = teacher_identity(synth.teacher)
     places = asyncio.Semaphore(synth.concurrency)
     done = 0
     with bar("asking the teacher", len(conversations), "questions") as progress:
         async with open_teacher(synth.teacher, identity, synth.concurrency, synth.timeout) as client:
 
-            async def one(number: int) -> str | None:
+            async def one(number: int) -> Reply | RequestError:
                 nonlocal done
                 async with places:
-                    text = await _reply(client, conversations[number], sampling, seed + number)
+                    reply = await _reply(client, conversations[number], sampling, seed + number)
                 done += 1
                 progress.update(done)
-                return text
+                return reply
 
-            return list(await asyncio.gather(*map(one, range(len(conversations)))))
+            replies = await asyncio.gather(*map(one, range(len(conversations))))
+            failures = [reply for reply in replies if isinstance(reply, RequestError)]
+            fatal = [failure for failure in failures if failure.trouble in ("connection", "authentication", "model")]
+            if fatal and len(failures) == len(replies):
+                raise client.fatal(fatal[0])
+            return list(replies)
 
 
-async def _reply(client: Client, messages: list[dict[str, str]], sampling: Sampling, seed: int) -> str | None:
+async def _reply(client: Client, messages: list[dict[str, str]], sampling: Sampling, seed: int) -> Reply | RequestError:
     try:
-        return (await client.complete(messages, sampling, seed)).text
+        return await client.complete(messages, sampling, seed)
     except RequestError as error:
-        if error.trouble in ("connection", "authentication", "model"):
-            raise client.fatal(error) from None
-        return None
+        return error

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from primer.errors import PrimerError
 from primer.fingerprint import stage_settings
 from primer.recipe import Recipe
 from primer.run import Built, RunFolder, Stage
@@ -40,7 +41,14 @@ def prompt_stream(recipe: Recipe, run: RunFolder) -> PromptStream:
 
     if recipe.prompts.snippet_share == 0:
         return make_stream(recipe, None)
-    run.require("corpus/web")
+    try:
+        run.require("corpus/web")
+    except PrimerError as missing:
+        prompts = recipe.prompts.model_copy(update={"snippet_share": 0.0})
+        make_stream(recipe.model_copy(update={"prompts": prompts}), None)  # a mistake in the recipe is named first
+        raise PrimerError(
+            missing.problem, f"{missing.remedy} Prompts without passages need none: --set prompts.snippet_share=0"
+        ) from None
     return make_stream(recipe, run.folder("corpus/web"))
 
 

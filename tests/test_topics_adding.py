@@ -12,11 +12,12 @@ from pyarrow import parquet
 
 from primer.benchmarks import read_benchmarks
 from primer.errors import PrimerError
-from topics.adding import add_seeds, check_new, read_rows
+from topics.adding import add_seeds, check_new, read_rows, sift
 from topics.audit import Listed
 from topics.extend import Area, parse_proposals, proposal_prompt, review_table, thin_areas
 from topics.seeds import Topic, load_topics, read_seeds
 from topics.tables import TableRow, read_table
+from topics.titles import subject_words
 
 ROWS = [
     {
@@ -119,20 +120,22 @@ def test_every_bad_row_is_found_with_its_line(caches: Path) -> None:
         row(7, levels="early,high", title="Resigning a lost game with grace"),
         row(8, field="Chess!"),
         row(9, field="", title="Forks by a queen on two loose rooks"),
-        row(10, title="Knights pinned to their file"),
+        row(10, title="A pinned knight can not leave its own file"),
         row(11, title="Why a metal spoon feels colder than a wooden one"),
         row(12, title="A pawn that has passed every other pawn"),
         row(13, title="A tab\tin the middle of a title"),
         row(14, title="A line break\nin the middle of a title"),
     ]
-    seeds, findings = read_rows(rows, {})
     present = [Listed("physics.tsv, line 8", topic) for topic in load_topics(["physics"]) if topic.id == "physics-0007"]
-    findings += check_new(seeds, present, {})
+    good, findings = sift(rows, {}, present, {})
+    assert {at.where.split()[-1] for at in good} == {"2", "12"}
+    places = [int(finding.where.split()[-1]) for finding in findings]
+    assert places == sorted(places), "in the order of the file"
     lines: dict[str, str] = {}
     for finding in findings:
         line = finding.where.split()[-1]
         lines[line] = lines.get(line, "") + finding.problem + "\n"
-    assert set(lines) >= {"3", "4", "5", "6", "7", "8", "9", "11", "13", "14"}
+    assert set(lines) >= {"3", "4", "5", "6", "7", "8", "9", "10", "11", "13", "14"}
     assert "2" not in lines
     assert "12" not in lines
     assert "says the same as mine.csv, line 2" in lines["3"]
@@ -145,6 +148,23 @@ def test_every_bad_row_is_found_with_its_line(caches: Path) -> None:
     assert "physics.tsv, line 8" in lines["11"]
     assert "on one line, without tabs" in lines["13"]
     assert "on one line, without tabs" in lines["14"]
+
+
+def test_bad_rows_hide_no_bad_rows_and_take_no_good_ones_along(caches: Path) -> None:
+    base = ROWS[0]
+    template = [f"How {thing} is made in a factory" for thing in ("paper", "bread", "glass", "cheese", "soap", "rope")]
+    titles = [*template, "wagons wait for the last of the harvest", "Wagons wait for the last of the harvest"]
+    rows = [TableRow(f"line {i}", {**base, "title": title}) for i, title in enumerate(titles)]
+    good, _ = sift(rows, {}, [], {})
+    assert [at.topic.title for at in good] == [*template[:3], titles[-1]]
+
+
+def test_titles_in_other_scripts_are_told_apart(caches: Path) -> None:
+    titles = ["Почему небо синее", "Как испечь хлеб", "Зачем нужны законы", "Why C++ is fast", "Why C# is fast"]
+    rows = [TableRow(f"line {i}", {**ROWS[0], "title": title}) for i, title in enumerate(titles)]
+    assert [at.topic.title for at in read_rows(rows, {})[0]] == titles
+    assert len({subject_words(title) for title in titles}) == 5
+    assert subject_words("The sign of -3") != subject_words("The sign of 3")
 
 
 def test_every_row_that_copies_a_benchmark_is_found(tmp_path: Path, caches: Path) -> None:
@@ -179,6 +199,13 @@ def test_new_seeds_stand_after_their_subfield_and_ids_go_on(tmp_path: Path) -> N
         ("chess-0003", "endgames"),
         ("chess-0005", "rules"),
     ]
+    go = {**ROWS[0], "field": "go", "title": "Two eyes keep a group alive"}
+    (tmp_path / ".go.tsv.new").mkdir()
+    before = path.read_bytes()
+    seeds, _ = read_rows([TableRow("x", {**ROWS[0], "title": "One more pin on an open file"}), TableRow("y", go)], {})
+    with pytest.raises(PrimerError, match="cannot be written to"):
+        add_seeds([at.topic for at in seeds], tmp_path)
+    assert path.read_bytes() == before, "all fields or none"
     path.write_text("broken\n", encoding="utf-8")
     with pytest.raises(PrimerError, match="header"):
         add_seeds([at.topic for at in seeds], tmp_path)
@@ -241,6 +268,7 @@ def test_only_lines_of_the_form_are_proposals() -> None:
         "A kind that is none",
     ]
     assert rows[0].values["levels"] == "middle,high"
+    assert len(parse_proposals(reply, Area("chess", "endgames", 1, 5.0), cut_off=True)) == 2
     seeds, findings = read_rows(rows, {})
     assert len(seeds) == 2
     assert "'idea'" in findings[0].problem

@@ -70,6 +70,11 @@ def test_everything_is_found_at_once_with_file_and_line(tmp_path: Path) -> None:
     assert "stars-0005" in check_retired(seeds, {}).findings[0].problem, "a gap in the numbers"
 
 
+def test_a_file_without_seeds_is_found(tmp_path: Path) -> None:
+    (tmp_path / "empty.tsv").write_text("id\tsubfield\tkind\tlevels\ttitle\n", encoding="utf-8")
+    assert "holds no seeds" in read_all([str(tmp_path)])[1].findings[0].problem
+
+
 def test_titles_are_compared_by_their_subject() -> None:
     assert subject_words("Why the Moon's face changes") == subject_words("How a moons face changes")
     assert subject_words("Adding 0.3 and 0.25") != subject_words("Adding 0.3 and 0.35")
@@ -82,7 +87,9 @@ def test_titles_are_compared_by_their_subject() -> None:
         ("Stars", "has 1 words"),
         ("A star " * 9, "has 18 words"),
         ("Are stars far away?", "ends in '?'"),
-        ("stars are far away", "capital"),
+        ("stars are far away", "capital letter"),
+        ("STARS ARE VERY FAR AWAY INDEED", "capital on every word"),
+        ("Stars Shine From Very Far Away", "capital on every word"),
         ("Extraordinarily " * 8, "characters"),
     ],
 )

@@ -87,8 +87,12 @@ def test_sample_draws_as_a_recipe_does(mine: Path) -> None:
     rows = [json.loads(line) for line in topics("sample", "--recipe", str(recipe), "--jsonl").splitlines()]
     assert {row["field"] for row in rows} == {"bees"}
     assert sum(row["kind"] == "everyday" for row in rows) >= 2
-    with pytest.raises(PrimerError, match="--recipe says"):
-        topics("sample", "--recipe", str(recipe), "--field", "bees")
+    for more in (["--field", "bees"], ["--seed", "4"]):
+        with pytest.raises(PrimerError, match="--recipe says"):
+            topics("sample", "--recipe", str(recipe), *more)
+    recipe.write_text("name: r\nprompts: {forms: {python-lesson: 1}}\n", encoding="utf-8")
+    rows = [json.loads(line) for line in topics("sample", "--recipe", str(recipe), "--jsonl").splitlines()]
+    assert {row["field"] for row in rows} == {"python-programming"}, "only what the recipe's forms suit"
 
 
 def test_show_tells_where_a_seed_stands_and_what_is_near(mine: Path) -> None:
@@ -206,6 +210,12 @@ def test_import_refuses_what_primers_own_list_has_unless_it_stands_alone(
     assert not Path("new-list").exists()
     topics(*arguments, "--alone")
     assert [topic.id for topic in load_topics(lists=["new-list"])] == ["other-bees-0001"]
+    with pytest.raises(PrimerError, match=r"(?s)The fields bees are Primer's own.*--to primer"):
+        topics("import", "more.csv", "--to", "third", "--field", "bees")
+    table.write_text("title,kind,levels\nWagons wait for the last of the harvest,concept,high\n", encoding="utf-8")
+    topics("import", "more.csv", "--to", "primer", "--field", "bees", "--subfield", "the hive")
+    assert (mine / "bees.tsv").read_text(encoding="utf-8").count("bees-0006") == 1
+    assert not Path("primer").exists()
 
 
 REPLY = """Here are some topics.
@@ -264,4 +274,10 @@ def test_extend_says_when_a_teacher_cannot_be_used_or_has_nothing_to_say(mine: P
             topics("extend", str(recipe), "--list", str(mine), "--subfield", "boxing")
     with pytest.raises(PrimerError, match="cannot be reached"):
         topics("extend", str(recipe), "--list", str(mine))
+    with running(Faults()) as mock:
+        text = recipe.read_text(encoding="utf-8")
+        recipe.write_text(re.sub(r"http://[^,]+", mock.address, text), encoding="utf-8")
+        with pytest.raises(PrimerError, match="holds no benchmark data"):
+            topics("extend", str(recipe), "--list", str(mine), "--data", "nowhere")
+        assert mock.requests == 0, "what is wrong without the teacher costs nothing"
     assert not Path("topics-review.csv").exists()

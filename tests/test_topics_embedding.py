@@ -45,9 +45,9 @@ def test_the_cache_computes_only_what_is_new_and_gives_each_text_its_own(
     computed: list[str] = []
     compute = embedding._compute
 
-    def spy(texts: list[str], name: str) -> embedding.Vectors:
+    def spy(texts: list[str]) -> embedding.Vectors:
         computed.extend(texts)
-        return compute(texts, name)
+        return compute(texts)
 
     monkeypatch.setattr(embedding, "_compute", spy)
     first = embed(TEXTS[:3], "test")
@@ -65,6 +65,13 @@ def test_a_damaged_cache_is_made_again(caches: Path, damage: bytes) -> None:
     path.write_bytes(damage)
     assert np.abs(embed(TEXTS[:2], "test") - good).max() < 1e-6
     assert path.stat().st_size > 1000
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert embed(TEXTS[:2], "test").shape == (2, 384)
+    assert embed(["half of a pair: \ud83d"], "test").shape == (1, 384)
 
 
 def test_a_missing_model_is_an_error_that_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

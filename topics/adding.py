@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -78,15 +79,21 @@ def sift(
         questions: Benchmarks that must not be copied, by suite.
     """
     new, findings = read_rows(rows, defaults)
-    findings += check_new(new, present, questions)
-    bad = {finding.where for finding in findings}
-    return [at for at in new if at.where not in bad], findings
+    forms = [finding for check in check_lines(new) for finding in check.findings]
+    new = _without(new, forms)
+    findings += forms
+    # A row that falls takes no other with it: what is left is looked at again until nothing falls.
+    while repeats := check_new(new, present, questions):
+        new = _without(new, repeats)
+        findings += repeats
+    order = {row.where: place for place, row in enumerate(rows)}
+    return new, sorted(findings, key=lambda finding: order[finding.where])
 
 
 def check_new(
     new: Sequence[Listed], present: Sequence[Listed], questions: Mapping[str, Sequence[Question]]
 ) -> list[Finding]:
-    """What is wrong with seeds that are to join others.
+    """What seeds that are to join others repeat.
 
     Args:
         new: The seeds.
@@ -99,7 +106,7 @@ def check_new(
     if not new:
         return []
     both = [*present, *new]
-    checks = [*check_lines(new), *check_titles(both)]
+    checks = check_titles(both)
     vectors = np.concatenate([_vectors(present, "topics"), _vectors(new, "new-topics")])
     checks.append(check_near_duplicates(both, vectors))
     if questions:
@@ -143,13 +150,25 @@ def add_seeds(new: Sequence[Topic], folder: Path) -> dict[str, int]:
             for identity, topic in group
         ]
         texts[path] = "\n".join(lines) + "\n"
+    waiting = {path: path.with_name(f".{path.name}.new") for path in texts}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
-            write_text(path, text)
+            write_text(waiting[path], text)
+        for path, written in waiting.items():  # all are on the disk: what follows only renames
+            written.replace(path)
     except OSError as error:
         raise PrimerError(f"{folder} cannot be written to: {error}", "Name another folder.") from None
+    finally:
+        for written in waiting.values():
+            with suppress(OSError):
+                written.unlink()
     return {field: len(topics) for field, topics in by_field.items()}
+
+
+def _without(seeds: Sequence[Listed], findings: Sequence[Finding]) -> list[Listed]:
+    bad = {finding.where for finding in findings}
+    return [at for at in seeds if at.where not in bad]
 
 
 def _vectors(listed: Sequence[Listed], name: str) -> Vectors:

@@ -66,6 +66,8 @@ def read_all(lists: Sequence[str] = (BUILT_IN,)) -> tuple[list[Listed], Check]:
         except PrimerError as error:
             findings.append(Finding(str(path), f"{error.problem} {error.remedy}"))
             continue
+        if not lines:
+            findings.append(Finding(str(path), "holds no seeds; add some, or delete the file"))
         for number, line in enumerate(lines, start=2):
             where = f"{path}, line {number}"
             try:
@@ -114,9 +116,9 @@ def check_titles(listed: Sequence[Listed]) -> list[Check]:
         for mask in masked_titles(at.topic.title):
             masked[(at.topic.field, *mask)].append(at)
     templates = [
-        Finding(group[-1].where, f"{len(group)} titles of the field differ in one word alone, as {mask_text(mask)!r}")
+        Finding(at.where, f"{len(group)} titles of the field differ in one word alone, as {mask_text(mask)!r}")
         for mask, group in masked.items()
-        if len(group) >= _TEMPLATE_ROWS
+        for at in group[_TEMPLATE_ROWS - 1 :]
     ]
     count = f"{len(seen):,d} different titles"
     return [

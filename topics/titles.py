@@ -10,6 +10,9 @@ from collections.abc import Iterator
 _WORDS = range(3, 17)
 _CHARACTERS = 100
 
+# A word of any script; 0.3, -3, C++ and C# are words of their own.
+_WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+(?:\.\w+)*(?:\+\+|#)?")
+
 # Words that carry no subject, left out when two titles are compared.
 _SMALL_WORDS = frozenset(
     re.findall(
@@ -30,8 +33,8 @@ def subject_words(title: str) -> frozenset[str]:
 
 def title_words(text: str) -> list[str]:
     """The words of a title or another text: lower case, without accents and punctuation."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower().replace("'", "")
-    return re.findall(r"[a-z0-9.]*[a-z0-9]", plain)
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+    return _WORD.findall(plain.replace("'", "").replace("\u2019", ""))
 
 
 def masked_titles(title: str) -> Iterator[tuple[str, ...]]:
@@ -51,5 +54,8 @@ def title_problems(title: str) -> Iterator[str]:
         yield f"the title {title!r} has {len(title)} characters; expected at most {_CHARACTERS}"
     if title.endswith((".", "?", "!", ":", ";", ",")):
         yield f"the title {title!r} ends in {title[-1]!r}; write it without"
-    if not (title[0].isupper() or title[0].isdigit()):
+    if title[0].islower():
         yield f"the title {title!r} does not begin with a capital letter"
+    long_words = re.findall(r"[^\W\d_]{4,}", title)
+    if len(long_words) > 3 and not any(word[0].islower() for word in long_words):
+        yield f"the title {title!r} has a capital on every word; write it as a sentence"
