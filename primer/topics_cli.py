@@ -330,11 +330,10 @@ def import_(
     from primer.progress import say
     from topics.adding import add_seeds, sift
     from topics.audit import read_all
-    from topics.seeds import BUILT_IN, FIELDS_FOLDER, field_names
+    from topics.seeds import BUILT_IN, FIELDS_FOLDER, field_names, list_folder
     from topics.tables import read_table
 
-    if str(to) == BUILT_IN:
-        to = FIELDS_FOLDER
+    to = list_folder(str(to))
     built_in = to.resolve() == FIELDS_FOLDER.resolve()
     rows = read_table(source)
     lists = [str(to)] if not built_in and any(to.glob("*.tsv")) else []

@@ -14,7 +14,7 @@ from primer.errors import PrimerError
 from primer.run import write_text
 from topics.audit import Finding, Listed, check_lines, check_titles
 from topics.embedding import DIMENSION, Vectors, embed
-from topics.overlap import check_overlap
+from topics.overlap import check_overlap, embed_questions
 from topics.retired import retired_ids
 from topics.seeds import COLUMNS, FIELDS_FOLDER, Topic, parse_seed, read_seeds
 from topics.similarity import check_near_duplicates
@@ -59,8 +59,7 @@ def read_rows(rows: Sequence[TableRow], defaults: Mapping[str, str]) -> tuple[li
         try:
             seeds.append(Listed(row.where, parse_seed(line, field, row.where)))
         except PrimerError as error:
-            problem = f"{error.problem.removeprefix(row.where).lstrip(':, ')} {error.remedy}"
-            findings.append(Finding(row.where, problem))
+            findings.append(Finding.of_error(row.where, error))
     return seeds, findings
 
 
@@ -110,8 +109,7 @@ def check_new(
     vectors = np.concatenate([_vectors(present, "topics"), _vectors(new, "new-topics")])
     checks.append(check_near_duplicates(both, vectors))
     if questions:
-        asked = {suite: embed([row.text for row in rows], f"questions-{suite}") for suite, rows in questions.items()}
-        checks.append(check_overlap(new, vectors[len(present) :], questions, asked))
+        checks.append(check_overlap(new, vectors[len(present) :], questions, embed_questions(questions)))
     order = {at.where: place for place, at in enumerate(new)}
     findings = [finding for check in checks for finding in check.findings if finding.where in order]
     return sorted(dict.fromkeys(findings), key=lambda finding: order[finding.where])

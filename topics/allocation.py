@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from primer.errors import PrimerError
+from primer.recipe import Section
 
 ALLOCATION = Path(__file__).parent / "allocation.yaml"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class FieldPlan(_Strict):
+class FieldPlan(Section):
     """One field.
 
     Attributes:
@@ -36,7 +33,7 @@ class FieldPlan(_Strict):
         return self
 
 
-class GroupPlan(_Strict):
+class GroupPlan(Section):
     """Fields that belong together.
 
     Attributes:
@@ -50,7 +47,7 @@ class GroupPlan(_Strict):
     fields: dict[str, FieldPlan] = Field(min_length=1)
 
 
-class Allocation(_Strict):
+class Allocation(Section):
     """The whole plan.
 
     Attributes:

@@ -26,6 +26,11 @@ class Finding:
     where: str
     problem: str
 
+    @classmethod
+    def of_error(cls, where: str, error: PrimerError) -> Finding:
+        """What an error says, without the place where it begins with that."""
+        return cls(where, f"{error.problem.removeprefix(where).lstrip(':, ')} {error.remedy}")
+
 
 @dataclass(frozen=True)
 class Check:
@@ -73,7 +78,7 @@ def read_all(lists: Sequence[str] = (BUILT_IN,)) -> tuple[list[Listed], Check]:
             try:
                 listed.append(Listed(where, parse_seed(line, path.stem, where)))
             except PrimerError as error:
-                findings.append(Finding(where, f"{error.problem.removeprefix(where).lstrip(':, ')} {error.remedy}"))
+                findings.append(Finding.of_error(where, error))
     return listed, _check("every line is a seed", f"{len(listed):,d} seeds", findings)
 
 

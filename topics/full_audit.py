@@ -21,7 +21,7 @@ from topics.audit import (
 )
 from topics.coverage import Coverage, measure_coverage
 from topics.embedding import Vectors, embed
-from topics.overlap import check_overlap
+from topics.overlap import check_overlap, embed_questions
 from topics.retired import retired_ids
 from topics.seeds import BUILT_IN
 from topics.similarity import check_near_duplicates
@@ -73,7 +73,7 @@ def audit_lists(
         checks += [check_retired(listed, retired_ids()), *check_plan(listed, plan)]
     vectors = embed([at.topic.title for at in listed], "topics")
     checks.append(check_near_duplicates(listed, vectors))
-    asked = {suite: embed([row.text for row in rows], f"questions-{suite}") for suite, rows in questions.items()}
+    asked = embed_questions(questions)
     checks.append(check_overlap(listed, vectors, questions, asked))
     coverage = [
         measure_coverage(suite, rows, asked[suite], vectors)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from primer.benchmarks import Question
 from topics.audit import Check, Finding, Listed
-from topics.embedding import Vectors
+from topics.embedding import Vectors, embed
 from topics.similarity import NEAR_DUPLICATE, nearest
 from topics.titles import title_words
 
@@ -15,6 +15,11 @@ from topics.titles import title_words
 # of it, and a title of the fewest only if it is the whole question or answer: "Paying by card" is in many texts.
 _RUN = 8
 _WHOLE_TITLE_IN_TEXT = 5
+
+
+def embed_questions(questions: Mapping[str, Sequence[Question]]) -> dict[str, Vectors]:
+    """Embeddings of the questions, by suite."""
+    return {suite: embed([row.text for row in rows], f"questions-{suite}") for suite, rows in questions.items()}
 
 
 def check_overlap(
@@ -29,7 +34,7 @@ def check_overlap(
         listed: The seeds.
         vectors: Their embeddings.
         questions: Rows by suite.
-        asked: Embeddings of the rows' questions, by suite.
+        asked: `embed_questions(questions)`.
     """
     findings = _copied(listed, questions)
     for suite, rows in questions.items():

@@ -66,6 +66,11 @@ class Topic:
     title: str
 
 
+def list_folder(name: str) -> Path:
+    """The folder of a list: Primer's own by its name, others by their path."""
+    return FIELDS_FOLDER if name == BUILT_IN else Path(name).expanduser()
+
+
 def seed_files(lists: Sequence[str] = (BUILT_IN,)) -> dict[str, Path]:
     """The files of some lists of seeds, by field, in alphabetical order.
 
@@ -77,7 +82,7 @@ def seed_files(lists: Sequence[str] = (BUILT_IN,)) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name in lists:
-        folder = FIELDS_FOLDER if name == BUILT_IN else Path(name).expanduser()
+        folder = list_folder(name)
         paths = sorted(folder.glob("*.tsv"))
         if not paths:
             raise PrimerError(

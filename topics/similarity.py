@@ -33,16 +33,13 @@ def nearest(
     """
     places = np.empty((len(queries), count), dtype=np.int64)
     cosines = np.empty((len(queries), count), dtype=np.float32)
-    for start, block in _blocks(queries):
-        products = block @ vectors.T
-        rows = np.arange(len(block))
-        if same:
-            products[rows, start + rows] = -1.0
+    for start, products in _products(queries, vectors, same=same):
+        rows = np.arange(len(products))
         best = np.argpartition(-products, count - 1, axis=1)[:, :count]
         order = np.argsort(-products[rows[:, None], best], axis=1, kind="stable")
         best = best[rows[:, None], order]
-        places[start : start + len(block)] = best
-        cosines[start : start + len(block)] = products[rows[:, None], best]
+        places[start : start + len(products)] = best
+        cosines[start : start + len(products)] = products[rows[:, None], best]
     return places, cosines
 
 
@@ -51,11 +48,8 @@ def check_near_duplicates(listed: Sequence[Listed], vectors: Vectors) -> Check:
     close: set[int] = set()
     findings: list[Finding] = []
     best = np.empty(len(vectors), dtype=np.float32)
-    for start, block in _blocks(vectors):
-        products = block @ vectors.T
-        rows = np.arange(len(block))
-        products[rows, start + rows] = -1.0
-        best[start : start + len(block)] = products.max(axis=1)
+    for start, products in _products(vectors, vectors, same=True):
+        best[start : start + len(products)] = products.max(axis=1)
         for row, other in np.argwhere(products >= NEAR_DUPLICATE).tolist():
             close.add(start + row)
             if other < start + row:
@@ -76,6 +70,11 @@ def check_near_duplicates(listed: Sequence[Listed], vectors: Vectors) -> Check:
     )
 
 
-def _blocks(queries: Vectors) -> Iterator[tuple[int, Vectors]]:
+def _products(queries: Vectors, vectors: Vectors, *, same: bool) -> Iterator[tuple[int, Vectors]]:
+    """The cosines of some queries at a time with every vector, and the place of the first of them."""
     for start in range(0, len(queries), _BLOCK):
-        yield start, queries[start : start + _BLOCK]
+        products = queries[start : start + _BLOCK] @ vectors.T
+        if same:
+            rows = np.arange(len(products))
+            products[rows, start + rows] = -1.0
+        yield start, products
