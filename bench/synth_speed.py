@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,18 +31,23 @@ MOCK = Path(__file__).parent.parent / "tests" / "mock_endpoint.py"
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A prompt as the engine sees it."""
+class Unit:
+    """A unit of one prompt, as the engine sees it."""
 
-    messages: list[dict[str, str]]
+    text: str
     seed: int
+    kept: tuple[bool, ...] = (True,)
+    snippet: None = None
+
+    def messages(self, _replies: Sequence[str] = ()) -> list[dict[str, str]]:
+        return [{"role": "user", "content": self.text}]
 
 
-class Prompts:
+class Units:
     """An endless stream of different prompts of about a kilobyte."""
 
-    def __getitem__(self, index: int) -> Prompt:
-        return Prompt([{"role": "user", "content": f"Question {index} " + "word " * 150}], index)
+    def __getitem__(self, index: int) -> Unit:
+        return Unit(f"Question {index} " + "word " * 150, index)
 
 
 def start_endpoint() -> tuple[subprocess.Popen[bytes], str]:
@@ -76,7 +82,7 @@ def main() -> None:
             wall, cpu = time.monotonic(), time.process_time()
             with Journal(Path(folder) / "replies.jsonl", answer_tag(identity, sampling)) as journal:
                 outcome = generate(
-                    Prompts(),
+                    Units(),
                     plan,
                     Judge(Accept(), set()),
                     journal,

@@ -8,7 +8,6 @@ runs them too: `lm_eval run --include_path eval/tasks --tasks science ...`, and 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from eval.rows import read_rows, sample_rows
+from primer.benchmarks import BUILT_IN_ITEMS as ITEMS
+from primer.benchmarks import data_folder
 from primer.errors import PrimerError, did_you_mean
 from primer.fingerprint import file_hash
 from primer.recipe import Eval
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from eval.model import PrimerLM
 
 TASKS = Path(__file__).parent / "tasks"
-ITEMS = Path(__file__).parent / "items"
 Kind = Literal["choice", "toxicity"]
 
 
@@ -110,7 +110,7 @@ def make_plan(settings: Eval, seed: int) -> Plan:
                 f"eval.suites names {name!r}; there is no such suite.",
                 f"{did_you_mean(name, suites)}Suites: {', '.join(suites)}.",
             )
-    data = _data_folder(settings.data)
+    data = data_folder(settings.data)
     wanted = [suite for suite in suites.values() if not settings.suites or suite.name in settings.suites]
     chosen: list[tuple[Suite, Path]] = []
     skipped: list[dict[str, str]] = []
@@ -139,7 +139,7 @@ def dataset(suite: str, data: str | None = None, limit: int | None = None, seed:
     from datasets import Dataset
 
     known = all_suites()[suite]
-    path = known.file(_data_folder(data))
+    path = known.file(data_folder(data))
     if path is None:
         raise PrimerError(
             f"{suite}: {known.missing()}.", "Name the folder: eval.data in the recipe, or PRIMER_EVAL_DATA."
@@ -277,17 +277,6 @@ def _from_task(path: Path) -> Suite:
     about = task["metadata"]
     splits = tuple(about.get("splits", ()))
     return Suite(task["task"], "choice", about["title"], about["origin"], about["form"], splits, about["protocol"])
-
-
-def _data_folder(data: str | None) -> Path | None:
-    named = data or os.environ.get("PRIMER_EVAL_DATA")
-    if not named:
-        return None
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
-        where = "eval.data" if data else "PRIMER_EVAL_DATA"
-        raise PrimerError(f"{where} names {named!r}, which is no folder.", f"Mend {where}, or leave it empty.")
-    return folder
 
 
 def _material(chosen: Iterable[tuple[Suite, Path]]) -> dict[str, str]:

@@ -6,12 +6,18 @@ The rooms that write text compare with these; the room that scores answers has i
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from primer.errors import PrimerError
+from primer.fingerprint import file_hash
+
+# Primer's own items; models are asked them like any benchmark, so no training text may hold them either.
+BUILT_IN_ITEMS = Path(__file__).parent.parent / "eval" / "items"
+OWN_ITEMS = "built-in "
 
 # Columns that hold what is asked, best first, over the data sets of the Hugging Face hub that Primer knows.
 _ASKED = ("question", "goal", "sentence", "ctx", "query", "prompt", "text")
@@ -32,6 +38,43 @@ class Question:
     where: str
     text: str
     texts: tuple[str, ...]
+
+
+def data_folder(named: str | None) -> Path | None:
+    """The folder of benchmark data that a recipe names, or the environment does; None if neither.
+
+    Args:
+        named: The recipe's `eval.data`.
+
+    Raises:
+        PrimerError: If there is no such folder.
+    """
+    found = named or os.environ.get("PRIMER_EVAL_DATA")
+    if not found:
+        return None
+    folder = Path(found).expanduser()
+    if not folder.is_dir():
+        where = "eval.data" if named else "PRIMER_EVAL_DATA"
+        raise PrimerError(f"{where} names {found!r}, which is no folder.", f"Mend {where}, or leave it empty.")
+    return folder
+
+
+def read_every_benchmark(folder: Path | None) -> dict[str, list[Question]]:
+    """The rows of Primer's own items, each suite as "built-in NAME", and those of a folder, if there is one.
+
+    Raises:
+        PrimerError: See `read_benchmarks`.
+    """
+    own = {OWN_ITEMS + suite: rows for suite, rows in read_benchmarks(BUILT_IN_ITEMS).items()}
+    return own | (read_benchmarks(folder) if folder else {})
+
+
+def benchmark_material(folder: Path | None) -> dict[str, str]:
+    """Hashes of every file that `read_every_benchmark` reads, for `primer.run.Stage.material`."""
+    paths = {f"{OWN_ITEMS}{path.stem}": path for path in sorted(BUILT_IN_ITEMS.glob("*.jsonl"))}
+    if folder:
+        paths |= {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.jsonl"))}
+    return {f"benchmark {name}": file_hash(path) for name, path in paths.items()}
 
 
 def read_benchmarks(folder: Path) -> dict[str, list[Question]]:

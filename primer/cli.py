@@ -18,6 +18,7 @@ import typer
 
 from primer import __version__
 from primer.errors import PrimerError, disk_full
+from primer.prompts_cli import app as prompts_app
 from primer.topics_cli import app as topics_app
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 
 app.add_typer(topics_app, name="topics")
+app.add_typer(prompts_app, name="prompts")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, such as recipes/demo.yaml.")]
 Overrides = Annotated[
@@ -160,27 +162,6 @@ def show_recipe(
         raise PrimerError("`primer recipe` needs a recipe file or --fields.", "Try: primer recipe recipes/demo.yaml")
     else:
         typer.echo(dump_recipe(load_recipe(recipe, set_ or [])), nl=False)
-
-
-@app.command()
-def prompt(
-    recipe: RecipePath,
-    index: Annotated[int, typer.Argument(min=0, help="Place in the prompt stream, from 0.")],
-    set_: Overrides = None,
-    run: RunPath = None,
-) -> None:
-    """Print one prompt of the stream as the teacher would get it. Asks no teacher."""
-    from primer.progress import say
-    from primer.recipe_file import load_recipe
-    from primer.run import RunFolder
-    from synth.corpora import prompt_stream
-
-    loaded = load_recipe(recipe, set_ or [])
-    made = prompt_stream(loaded, RunFolder(run or Path("runs") / loaded.name))[index]
-    head = f"topic {made.topic.id}: {made.topic.title}\nform {made.form}, audience {made.audience}, level {made.level}"
-    say(f"[dim]{head}\nsnippet {made.snippet_id or 'none'}, seed {made.seed}[/]\n")
-    for message in made.messages:
-        typer.echo(f"[{message['role']}]\n{message['content']}\n")
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ A corpus folder holds `train.parquet` and `held_out.parquet`; `datasets.load_dat
 from __future__ import annotations
 
 import hashlib
+import random
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -27,7 +28,15 @@ PROVENANCE = pa.struct(
         ("form", pa.string()),
         ("audience", pa.string()),
         ("level", pa.string()),
+        ("length", pa.string()),
+        ("register", pa.string()),
+        ("language", pa.string()),
+        ("required_words", pa.list_(pa.string())),
+        ("words_used", pa.int64()),
         ("snippet_id", pa.string()),
+        ("snippet_copied", pa.float64()),
+        ("snippet_longest_run", pa.int64()),
+        ("steps", pa.int64()),
         ("teacher", pa.string()),
         ("temperature", pa.float64()),
         ("top_p", pa.float64()),
@@ -157,6 +166,25 @@ def read_documents(folder: Path, split: str, columns: list[str] | None = None) -
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
         raise PrimerError(f"{path} cannot be read: {error}", "Run `primer synth` to make it again.") from None
+
+
+def sample_documents(folder: Path, blocks: int, seed: int, columns: list[str]) -> list[dict[str, Any]]:
+    """Rows of a corpus folder from so many of its blocks of 1,024, chosen at random; all rows of a smaller corpus.
+
+    Raises:
+        PrimerError: If a file is missing or no Parquet.
+    """
+    rows: list[dict[str, Any]] = []
+    try:
+        with ExitStack() as stack:
+            files = [stack.enter_context(pq.ParquetFile(folder / f"{split}.parquet")) for split in SPLITS]
+            places = [(file, block) for file in files for block in range(file.num_row_groups)]
+            for place in sorted(random.Random(seed).sample(range(len(places)), min(blocks, len(places)))):
+                file, block = places[place]
+                rows.extend(file.read_row_group(block, columns=columns).to_pylist())
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PrimerError(f"{folder} cannot be read: {error}", "Run `primer synth` to make it again.") from None
+    return rows
 
 
 def corpus_hashes(folders: Iterable[Path]) -> set[str]:

@@ -16,6 +16,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "corpus/web": ("seed", "web", "corpus"),
     "corpus/code": ("seed", "code", "corpus"),
     "corpus/synthetic": ("seed", "topics", "prompts", "synth", "corpus"),
+    "corpus/diversity": ("name", "seed"),
     "tokens": ("seed", "tokenizer"),
     "train": ("seed", "model", "train"),
     "eval": ("seed", "eval.suites", "eval.limit"),

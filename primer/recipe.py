@@ -52,12 +52,23 @@ class Topics(Section):
 
 
 class Prompts(Section):
-    """How a topic becomes a prompt. Weights are relative; an empty table means all, equally."""
+    """How a topic becomes a prompt.
 
+    Weights are relative. A table names what is used; one of zeros alone names what is not; an empty one means all.
+    """
+
+    folders: list[str] = Field([], description="Folders of further forms (*.j2) beside the built-in ones.")
     forms: dict[str, Weight] = Field({}, description="Weight of each form (template).")
     audiences: dict[str, Weight] = Field({}, description="Weight of each audience.")
+    lengths: dict[str, Weight] = Field({}, description="Weight of each length: short, usual, long.")
+    registers: dict[str, Weight] = Field({}, description="Weight of each register, such as plain or vivid.")
+    languages: dict[str, Weight] = Field({"english": 1.0}, description="Weight of each language.")
+    required_words: Share = Field(1.0, description="Share of prompts that name three words the text must contain.")
     snippet_share: Share = Field(0.5, description="Share of prompts that carry a passage of web text.")
     snippet_words: int = Field(60, ge=10, le=400, description="Longest web passage in a prompt, in words.")
+    snippet_choice: Literal["random", "relevant"] = Field(
+        "random", description="Which passage: any, or one of those that share most with the topic's title (BM25)."
+    )
 
 
 class EmbeddedTeacher(Section):
@@ -111,6 +122,9 @@ class Accept(Section):
     )
     max_repetition: Share = Field(
         0.2, description="Largest share of a document's characters inside repeated 5-word sequences."
+    )
+    max_copied: Share = Field(
+        0.25, description="Largest share of a web passage that a reply may repeat, in runs of 8 words or more."
     )
     near_duplicate: Share = Field(
         0.7, description="Reject a document whose estimated Jaccard similarity to an accepted one exceeds this."

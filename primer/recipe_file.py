@@ -49,18 +49,18 @@ def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[An
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Read, inherit, override and validate a recipe.
 
     Args:
-        path: A YAML file; `extends:` in it names another, relative to it.
+        path: A YAML file; `extends:` in it names another, relative to it. None means a recipe of defaults alone.
         overrides: `dotted.key=value` strings; values are read as YAML.
 
     Raises:
         PrimerError: If a file cannot be read or the result is not a valid recipe. The message names the
             file, the key, the value and what was expected.
     """
-    data = _read_with_parents(path, ())
+    data = _read_with_parents(path, ()) if path else {"name": "default"}
     for override in overrides:
         key, value = _parse_override(override)
         _set_key(data, key, value, override)
@@ -69,7 +69,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(detail)}" for detail in error.errors())
         raise PrimerError(
-            f"{path} is not a valid recipe:\n{problems}",
+            f"{path or 'The recipe of defaults'} is not a valid recipe:\n{problems}",
             "`primer recipe --fields` lists every key with its meaning and default.",
         ) from None
 

@@ -79,7 +79,14 @@ def stage_names(recipe: Recipe) -> list[str]:
     """Names of a recipe's stages in the order in which they are made."""
     corpora = [f"corpus/{source}" for source in recipe.needed_sources()]
     variants = [variant.name for variant in recipe.variants]
-    return [*corpora, "tokens", *(f"models/{v}" for v in variants), *(f"eval/{v}" for v in variants), "report"]
+    return [
+        *corpora,
+        "corpus/diversity",
+        "tokens",
+        *(f"models/{v}" for v in variants),
+        *(f"eval/{v}" for v in variants),
+        "report",
+    ]
 
 
 class RunFolder:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from topics.seeds import Topic
 
 _MOST_FINDINGS = 50
-_OWN_ITEMS = "built-in "
 
 app = typer.Typer(
     help="The topic seeds: what the textbooks are about.\n\n"
@@ -204,6 +203,7 @@ def audit(
     from rich.text import Text
 
     from eval.suites import all_suites
+    from primer.benchmarks import OWN_ITEMS
     from primer.progress import printer
     from topics.coverage import COVERED
     from topics.full_audit import audit_lists
@@ -212,7 +212,7 @@ def audit(
     _check_folder(page, "--page")
     # The sentences of a toxicity set are there to be recognized, not to be answered.
     sentences = {name for name, suite in all_suites().items() if suite.kind == "toxicity"}
-    found = audit_lists(_lists(lists), _questions(data), sentences | {_OWN_ITEMS + name for name in sentences})
+    found = audit_lists(_lists(lists), _questions(data), sentences | {OWN_ITEMS + name for name in sentences})
     write_page(page, found)
     for check in found.checks:
         mark = Text("ok    ", style="green") if check.passed else Text("FAILED", style="bold red")
@@ -405,12 +405,9 @@ def _select(
 
 def _questions(data: Path | None) -> Mapping[str, Sequence[Question]]:
     """The built-in items, and the benchmarks of a folder if one is named."""
-    from eval.suites import ITEMS
-    from primer.benchmarks import read_benchmarks
+    from primer.benchmarks import data_folder, read_every_benchmark
 
-    questions = {_OWN_ITEMS + suite: rows for suite, rows in read_benchmarks(ITEMS).items()}
-    folder = data or (Path(named) if (named := os.environ.get("PRIMER_EVAL_DATA")) else None)
-    return questions | (read_benchmarks(folder) if folder else {})
+    return read_every_benchmark(data or data_folder(None))
 
 
 def _show(topics: Sequence[Topic], cosines: Sequence[float] | None = None, *, as_json: bool) -> None:

@@ -1,58 +1,288 @@
-"""The prompt stream: prompt number i as a pure function of the recipe, the seeds, the forms, the passages and i.
+"""The prompt stream: unit number i as a pure function of the recipe, the seeds, the forms, the passages and i.
 
-No prompt depends on an earlier one, so that a stream can be divided over machines, resumed and
-sampled anywhere. Prompts 0 to n-1 (n topics) make the first epoch, in which every topic comes once, or as often as
-the recipe's weights say, in an order of the epoch's own (:mod:`topics.sampling`).
+No unit depends on an earlier one, so that a stream can be divided over machines, resumed and sampled anywhere. A unit
+is one prompt, or the few prompts of a form in several steps. Units 0 to n-1 (n topics) make the first epoch, in which
+every topic comes once, or as often as the recipe's weights say, in an order of the epoch's own
+(:mod:`topics.sampling`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template
 
 from primer.errors import PrimerError, did_you_mean
 from primer.fingerprint import file_hash
-from primer.recipe import Recipe, Topics
+from primer.recipe import Prompts, Recipe
 from prompts.draw import Shares, draws
-from prompts.tables import PROMPTS_FOLDER, Form, Tables, load_tables, pick_two, table_files
+from prompts.forms import FORMS_FOLDER, Form, compile_template, form_files, load_forms
+from prompts.passages import Passages, Snippet
+from prompts.tables import PROMPTS_FOLDER, Tables, load_tables, pick_two, read_text, table_files
 from topics.sampling import TopicDraws
-from topics.seeds import LEVELS, Topic, choose_fields, load_topics
+from topics.seeds import LEVELS, Topic, choose_fields, field_names, load_topics
 
 # Raise it when the code draws or words prompts differently: corpora of the earlier way are then made again.
-_DRAWING = "2"
+_DRAWING = "3"
+
+_SYSTEM_VARIABLES = ("reader", "writing", "register", "words", "language", "openers")
+_USER_VARIABLES = ("passage", "task", "required_words", "language")
 
 
 @dataclass(frozen=True, slots=True)
-class Snippet:
-    """A passage of web text that a prompt may carry."""
-
-    id: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One request to a teacher, with everything it was made from.
+class Unit:
+    """One piece of work for a teacher, with everything it was made from.
 
     Attributes:
         index: Its number in the stream.
-        messages: Chat messages (`role`, `content`).
         topic: The topic seed.
         form: Name of the template.
         audience: Name of the audience.
         level: The school level the reader is at; one that both the topic and the audience have.
-        snippet_id: The passage it carries, if any.
+        length: Name of the length.
+        register: Name of the register.
+        language: Name of the language.
+        required_words: Words that the text must contain; may be empty.
+        snippet: The passage it carries, if any.
         seed: For the teacher's sampler, 31 bits.
     """
 
     index: int
-    messages: list[dict[str, str]]
     topic: Topic
     form: str
     audience: str
     level: str
-    snippet_id: str | None
+    length: str
+    register: str
+    language: str
+    required_words: tuple[str, ...]
+    snippet: Snippet | None
     seed: int
+    _stream: PromptStream = field(repr=False, compare=False)
+    _values: dict[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def steps(self) -> int:
+        """How many prompts it takes."""
+        return len(self._stream.forms[self.form].steps)
+
+    @property
+    def kept(self) -> tuple[bool, ...]:
+        """For each step, whether its reply is a part of the document."""
+        return tuple(step.keep for step in self._stream.forms[self.form].steps)
+
+    def messages(self, replies: Sequence[str] = ()) -> list[dict[str, str]]:
+        """The chat messages (`role`, `content`) of the next step.
+
+        Args:
+            replies: The texts that the steps before it brought, in order.
+
+        Raises:
+            PrimerError: If the form's template fails on these replies.
+        """
+        return self._stream.messages(self, self._values, replies)
+
+
+class PromptStream:
+    """Every unit of a recipe, by its number.
+
+    Weights of forms and audiences hold among those that suit a topic; a topic that none suits is left out.
+    When a topic comes again it gets another form, unless only one suits it. The share of passages holds
+    among the forms that take one (`snippets` in their front matter).
+
+    Args:
+        recipe: Its seed, `topics` and `prompts` count; nothing else does.
+        snippets: Passages, from `prompts.snippets.cut_snippets`. Their order counts.
+        barred: Ids of passages that must not be used.
+        forms: Forms to choose among; None means those in the recipe's folders.
+
+    Attributes:
+        topics: The topics in use, in the order of their files.
+        forms: The forms in use, by name.
+        left_out: How many topics no form or audience of the recipe suits, or the recipe's weights make 0.
+
+    Raises:
+        PrimerError: If the recipe names an unknown field, form, audience or the like, if its weights leave nothing
+            to choose, or if it wants passages and there are none.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        snippets: Sequence[Snippet],
+        barred: Collection[str] = (),
+        forms: Mapping[str, Form] | None = None,
+    ) -> None:
+        settings, self._tables = recipe.prompts, load_tables()
+        styles = self._tables.styles
+        every_form = forms or load_forms(form_folders(settings), known_fields(recipe))
+        form_weights = _weighted("forms", settings.forms, list(every_form))
+        audiences = _weighted("audiences", settings.audiences, list(self._tables.audiences))
+        self.forms = {name: every_form[name] for name in form_weights}
+        self._lengths = _Axis(_weighted("lengths", settings.lengths, list(styles.lengths)))
+        self._registers = _Axis(_weighted("registers", settings.registers, list(styles.registers)))
+        self._languages = _Axis(_weighted("languages", settings.languages, list(styles.languages)))
+        self._seed = recipe.seed
+        self._snippet_share, self._words_share = settings.snippet_share, settings.required_words
+        self._passages = _passages(settings, snippets, barred)
+        self._system, self._user = _wrapping("_system", _SYSTEM_VARIABLES), _wrapping("_user", _USER_VARIABLES)
+        self._systems: dict[tuple[str, str, str, str, int], str] = {}
+        level_weights = {level: recipe.topics.weights.levels.get(level, 1.0) for level in LEVELS}
+        chooser = _Chooser(self._tables, self.forms, form_weights, audiences, level_weights)
+        every = load_topics(recipe.topics.fields, recipe.topics.lists)
+        choices = {topic.id: found for topic in every if (found := chooser.choices(topic)) is not None}
+        if not choices:
+            raise PrimerError(
+                f"None of the {len(every)} topics goes with the recipe's forms ({', '.join(form_weights)}) and "
+                f"audiences ({', '.join(audiences)}).",
+                "Take more fields (topics.fields), forms (prompts.forms) or audiences (prompts.audiences).",
+            )
+        suited = [topic for topic in every if topic.id in choices]
+        self._draws = TopicDraws(suited, recipe.topics.weights, recipe.seed)
+        self.topics = self._draws.topics
+        self.left_out = len(every) - len(self.topics)
+        self._choices = [choices[topic.id] for topic in self.topics]
+
+    def __getitem__(self, index: int) -> Unit:
+        if index < 0:
+            raise IndexError(f"prompts are numbered from 0, not {index}")
+        place, turn = self._draws.place(index)
+        topic, choices = self.topics[place], self._choices[place]
+        start = draws("form", self._seed, topic.id)[0]
+        form = choices.forms[choices.form_shares.pick_unlike_last(start, turn)]
+        to_audience, to_level, to_share, to_snippet, to_names, to_seed, to_words, _ = draws("prompt", self._seed, index)
+        to_length, to_register, to_language, noun, verb, adjective, to_verb, _ = draws("style", self._seed, index)
+        audience = choices.audiences[choices.audience_shares.pick(to_audience)]
+        levels, level_shares = choices.levels[audience]
+        snippet = None
+        if self._passages is not None and form.about.snippets and to_share < self._snippet_share * 2**64:
+            snippet = self._passages.pick(topic, to_snippet)
+        name, other_name = pick_two(self._tables.names, to_names)
+        words = self._tables.words
+        return Unit(
+            index=index,
+            topic=topic,
+            form=form.name,
+            audience=audience,
+            level=levels[level_shares.pick(to_level)],
+            length=self._lengths.pick(to_length),
+            register=self._registers.pick(to_register),
+            language=self._languages.pick(to_language),
+            required_words=(_pick(words.nouns, noun), _pick(words.verbs, verb), _pick(words.adjectives, adjective))
+            if to_words < self._words_share * 2**64
+            else (),
+            snippet=snippet,
+            seed=to_seed >> 33,
+            _stream=self,
+            _values={
+                "title": topic.title,
+                "subject": topic.field.replace("-", " "),
+                "name": name,
+                "other_name": other_name,
+                "function_verb": _pick(words.function_verbs, to_verb),
+            },
+        )
+
+    def messages(self, unit: Unit, values: Mapping[str, Any], replies: Sequence[str]) -> list[dict[str, str]]:
+        """See `Unit.messages`."""
+        form, styles = self.forms[unit.form], self._tables.styles
+        step = form.steps[len(replies)]
+        # To tens: "about 175 words" would promise an exactness that no teacher has.
+        words = max(10, round(step.words * styles.lengths[unit.length] / 10) * 10)
+        language = styles.languages[unit.language]
+        # The words belong into the document; a plan that knows them makes room for them.
+        no_text_yet = not any(earlier.keep for earlier in form.steps[: len(replies)])
+        text = self._user.render(
+            task=form.render(len(replies), {**values, "words": words}, replies),
+            passage=unit.snippet.text if unit.snippet and not replies else "",
+            required_words=unit.required_words if no_text_yet else (),
+            language=language,
+        )
+        key = (unit.audience, unit.level, unit.register, language, words)
+        if key not in self._systems:  # there are so few different ones that each is rendered once
+            self._systems[key] = self._system.render(
+                reader=self._tables.levels[unit.level],
+                writing=self._tables.audiences[unit.audience].writing,
+                register=styles.registers[unit.register],
+                words=words,
+                language=language,
+                openers=[f'"{opener}"' for opener in styles.openers.named],
+            ).strip()
+        return [{"role": "system", "content": self._systems[key]}, {"role": "user", "content": text.strip()}]
+
+
+def form_folders(settings: Prompts) -> list[Path]:
+    """Where a recipe's forms lie: Primer's own folder, then the recipe's."""
+    return [FORMS_FOLDER, *(Path(name).expanduser() for name in settings.folders)]
+
+
+def known_fields(recipe: Recipe) -> list[str]:
+    """Fields that a form may name: those of Primer's own topics and of the recipe's lists."""
+    return sorted({*field_names(), *field_names(recipe.topics.lists)})
+
+
+def material(recipe: Recipe) -> dict[str, str]:
+    """Hashes of everything on disk that prompts are made from, for `primer.run.Stage.material`.
+
+    Raises:
+        PrimerError: If a list, a field or a folder that the recipe names is not there.
+    """
+    fields = choose_fields(recipe.topics.fields, recipe.topics.lists)
+    seeds = {f"topics/{name}": file_hash(path) for name, path in fields.items()}
+    tables = {f"prompts/{path.relative_to(PROMPTS_FOLDER)}": file_hash(path) for path in table_files()}
+    # By name, as they are loaded: of two with one name the later counts.
+    forms = {f"prompts/forms/{p.name}": file_hash(p) for f in form_folders(recipe.prompts) for p in form_files(f)}
+    return {"prompts/drawing": _DRAWING, **tables, **forms, **seeds}
+
+
+class _Axis:
+    """A choice among names by weight."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._names, self._shares = list(weights), Shares(list(weights.values()))
+
+    def pick(self, draw: int) -> str:
+        return self._names[self._shares.pick(draw)]
+
+
+def _pick(words: list[str], draw: int) -> str:
+    return words[draw % len(words)]
+
+
+def _wrapping(name: str, variables: Sequence[str]) -> Template:
+    path = FORMS_FOLDER / f"{name}.j2"
+    return compile_template(path, read_text(path), variables)
+
+
+def _passages(settings: Prompts, snippets: Sequence[Snippet], barred: Collection[str]) -> Passages | None:
+    if settings.snippet_share == 0:
+        return None
+    if all(snippet.id in barred for snippet in snippets):
+        problem = "there is no passage of web text to use"
+        if snippets:
+            problem = f"all {len(snippets)} passages of web text share words with a benchmark"
+        raise PrimerError(
+            f"prompts.snippet_share is {settings.snippet_share:g}, but {problem}.",
+            "Set prompts.snippet_share to 0, or take more text (web.characters).",
+        )
+    return Passages(snippets, settings.snippet_choice, barred)
+
+
+def _weighted(table: str, weights: Mapping[str, float], known: list[str]) -> dict[str, float]:
+    """The items in use and their weights: those with a weight above 0, or if there are none, all that are not named."""
+    for name in weights:
+        if name not in known:
+            raise PrimerError(
+                f"prompts.{table}: there is no {name!r}.", f"{did_you_mean(name, known)}There are: {', '.join(known)}."
+            )
+    used = {name: weights[name] for name in known if weights.get(name, 0.0) > 0}
+    used = used or {name: 1.0 for name in known if name not in weights}
+    if not used:
+        raise PrimerError(f"prompts.{table}: every weight is 0.", "Give at least one of them a weight above 0.")
+    return used
 
 
 @dataclass(frozen=True)
@@ -66,140 +296,19 @@ class _Choices:
     levels: dict[str, tuple[list[str], Shares]]  # by audience: those that it shares with the topic
 
 
-class PromptStream:
-    """Every prompt of a recipe, by its number.
-
-    Weights of forms and audiences hold among those that suit a topic; a topic that none suits is left out.
-    When a topic comes again it gets another form, unless only one suits it. The share of passages holds
-    among the forms that take one (`snippets` in their front matter).
-
-    Args:
-        recipe: Its seed, `topics` and `prompts` count; nothing else does.
-        snippets: Passages, from `prompts.snippets.cut_snippets`. Their order counts.
-
-    Attributes:
-        topics: The topics in use, in the order of their files.
-        left_out: How many topics no form or audience of the recipe suits, or the recipe's weights make 0.
-
-    Raises:
-        PrimerError: If the recipe names an unknown field, form or audience, if its weights leave nothing to
-            choose, or if it wants passages and there are none.
-    """
-
-    def __init__(self, recipe: Recipe, snippets: Sequence[Snippet]) -> None:
-        settings, self._tables = recipe.prompts, load_tables()
-        forms = _weighted("forms", settings.forms, list(self._tables.forms))
-        audiences = _weighted("audiences", settings.audiences, list(self._tables.audiences))
-        if settings.snippet_share > 0 and not snippets:
-            raise PrimerError(
-                f"prompts.snippet_share is {settings.snippet_share:g}, but there is no passage of web text to use.",
-                "Set prompts.snippet_share to 0, or take more text (web.characters).",
-            )
-        self._seed, self._share, self._snippets = recipe.seed, settings.snippet_share, snippets
-        self._systems: dict[tuple[str, str, int], str] = {}
-        level_weights = {level: recipe.topics.weights.levels.get(level, 1.0) for level in LEVELS}
-        chooser = _Chooser(self._tables, forms, audiences, level_weights)
-        every = load_topics(recipe.topics.fields, recipe.topics.lists)
-        choices = {topic.id: found for topic in every if (found := chooser.choices(topic)) is not None}
-        if not choices:
-            raise PrimerError(
-                f"None of the {len(every)} topics goes with the recipe's forms ({', '.join(forms)}) and audiences "
-                f"({', '.join(audiences)}).",
-                "Take more fields (topics.fields), forms (prompts.forms) or audiences (prompts.audiences).",
-            )
-        suited = [topic for topic in every if topic.id in choices]
-        self._draws = TopicDraws(suited, recipe.topics.weights, recipe.seed)
-        self.topics = self._draws.topics
-        self.left_out = len(every) - len(self.topics)
-        self._choices = [choices[topic.id] for topic in self.topics]
-
-    def __getitem__(self, index: int) -> Prompt:
-        if index < 0:
-            raise IndexError(f"prompts are numbered from 0, not {index}")
-        place, turn = self._draws.place(index)
-        topic, choices = self.topics[place], self._choices[place]
-        start = draws("form", self._seed, topic.id)[0]
-        form = choices.forms[choices.form_shares.pick_unlike_last(start, turn)]
-        to_audience, to_level, to_share, to_snippet, to_names, to_seed, *_ = draws("prompt", self._seed, index)
-        audience = choices.audiences[choices.audience_shares.pick(to_audience)]
-        levels, level_shares = choices.levels[audience]
-        level = levels[level_shares.pick(to_level)]
-        snippet = None
-        if form.about.snippets and to_share < self._share * 2**64:
-            snippet = self._snippets[to_snippet % len(self._snippets)]
-        name, other_name = pick_two(self._tables.names, to_names)
-        text = form.template.render(
-            {
-                "title": topic.title,
-                "subject": topic.field.replace("-", " "),
-                "name": name,
-                "other_name": other_name,
-                "passage": snippet.text if snippet else "",
-            }
-        )
-        return Prompt(
-            index=index,
-            messages=[
-                {"role": "system", "content": self._system(audience, level, form.about.words)},
-                {"role": "user", "content": text.strip()},
-            ],
-            topic=topic,
-            form=form.name,
-            audience=audience,
-            level=level,
-            snippet_id=snippet.id if snippet else None,
-            seed=to_seed >> 33,
-        )
-
-    def _system(self, audience: str, level: str, words: int) -> str:
-        """The instructions that all forms share; there are so few different ones that each is rendered once."""
-        key = (audience, level, words)
-        if key not in self._systems:
-            about = {"reader": self._tables.levels[level], "writing": self._tables.audiences[audience].writing}
-            self._systems[key] = self._tables.system.render(about, words=words).strip()
-        return self._systems[key]
-
-
-def material(topics: Topics) -> dict[str, str]:
-    """Hashes of everything on disk that prompts are made from, for `primer.run.Stage.material`.
-
-    Args:
-        topics: The recipe's.
-
-    Raises:
-        PrimerError: If a list or a field that they name is not there.
-    """
-    seeds = {f"topics/{name}": file_hash(path) for name, path in choose_fields(topics.fields, topics.lists).items()}
-    tables = {f"prompts/{path.relative_to(PROMPTS_FOLDER)}": file_hash(path) for path in table_files()}
-    return {"prompts/drawing": _DRAWING, **tables, **seeds}
-
-
-def _weighted(table: str, weights: Mapping[str, float], known: list[str]) -> dict[str, float]:
-    """The items in use and their weights; an empty table means all of them, equally."""
-    for name in weights:
-        if name not in known:
-            raise PrimerError(
-                f"prompts.{table}: there is no {name!r}.", f"{did_you_mean(name, known)}There are: {', '.join(known)}."
-            )
-    if not weights:
-        return dict.fromkeys(known, 1.0)
-    used = {name: weights[name] for name in known if weights.get(name, 0.0) > 0}
-    if not used:
-        raise PrimerError(f"prompts.{table}: every weight is 0.", "Give at least one of them a weight above 0.")
-    return used
-
-
 class _Chooser:
     """Finds `_Choices`: once for each combination of kind, field and levels, not for each topic."""
 
     def __init__(
         self,
         tables: Tables,
+        known: Mapping[str, Form],
         forms: Mapping[str, float],
         audiences: Mapping[str, float],
         levels: Mapping[str, float],
     ) -> None:
-        self._tables, self._forms, self._audiences, self._levels = tables, forms, audiences, levels
+        self._tables, self._known = tables, known
+        self._forms, self._audiences, self._levels = forms, audiences, levels
         self._found: dict[tuple[str, str, tuple[str, ...]], _Choices | None] = {}
 
     def choices(self, topic: Topic) -> _Choices | None:
@@ -210,13 +319,13 @@ class _Chooser:
         return self._found[key]
 
     def _find(self, topic: Topic) -> _Choices | None:
-        forms = [name for name in self._forms if self._tables.forms[name].suits(topic)]
+        forms = [name for name in self._forms if self._known[name].suits(topic)]
         levels = {name: self._shared_levels(topic, name) for name in self._audiences}
         audiences = [name for name, shared in levels.items() if shared]
         if not forms or not audiences:
             return None
         return _Choices(
-            forms=[self._tables.forms[name] for name in forms],
+            forms=[self._known[name] for name in forms],
             form_shares=Shares([self._forms[name] for name in forms]),
             audiences=audiences,
             audience_shares=Shares([self._audiences[name] for name in audiences]),

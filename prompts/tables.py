@@ -1,172 +1,114 @@
-"""The forms, audiences and names behind the prompts: read from their files and checked before the first prompt."""
+"""Audiences, styles, names and words behind the prompts: read from their files and checked before the first prompt."""
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from primer.errors import PrimerError, did_you_mean
-from topics import KINDS, LEVELS, Topic, field_names
+from topics import LEVELS
 
 PROMPTS_FOLDER = Path(__file__).parent
-
-# What a form may use: the stream fills in all of them for every prompt.
-VARIABLES = ("title", "subject", "name", "other_name", "passage")
-
-# What `_system.j2` uses: the instructions that all forms share.
-SYSTEM_VARIABLES = ("reader", "writing", "words")
-
-_FRONT_MATTER = re.compile(r"\{#\n(.*?)\n#\}\n", re.DOTALL)
+_FILES = ("audiences.yaml", "names.yaml", "styles.yaml", "words.yaml")
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A part of a file of ours: unknown keys are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Words = Annotated[list[str], Field(min_length=2)]
+_Factor = Annotated[float, Field(ge=0.1, le=10)]
 
 
-class FrontMatter(_Strict):
-    """The comment at the head of a form: what it is for, and which topics it suits."""
-
-    teaches: str
-    moves: str
-    words: Annotated[int, Field(ge=100, le=400)]
-    kinds: list[str] = []
-    fields: list[str] = []
-    not_fields: list[str] = []
-    snippets: bool = True
-
-
-class Audience(_Strict):
+class Audience(Strict):
     """Who reads: the levels it covers, and what that changes for the writer."""
 
     levels: Annotated[list[str], Field(min_length=1)]
     writing: str
 
 
-class _AudienceFile(_Strict):
+class _AudienceFile(Strict):
     levels: dict[str, str]
     audiences: Annotated[dict[str, Audience], Field(min_length=1)]
 
 
-class _NameFile(_Strict):
-    names: Annotated[list[str], Field(min_length=2)]
+class Openers(Strict):
+    """Stock beginnings: those the prompt names, and further ones that are counted."""
+
+    named: Annotated[list[str], Field(min_length=1)]
+    counted: list[str]
 
 
-@dataclass(frozen=True)
-class Form:
-    """A template and what its front matter says of it."""
+class Styles(Strict):
+    """How a text is written: factors of length, instructions by register, languages, and how not to begin."""
 
-    name: str
-    about: FrontMatter
-    template: Template
+    lengths: Annotated[dict[str, _Factor], Field(min_length=1)]
+    registers: Annotated[dict[str, str], Field(min_length=1)]
+    languages: Annotated[dict[str, str], Field(min_length=1)]
+    openers: Openers
 
-    def suits(self, topic: Topic) -> bool:
-        """Whether the form may be used for a topic (by its kind and field alone)."""
-        about = self.about
-        return (
-            (not about.kinds or topic.kind in about.kinds)
-            and (not about.fields or topic.field in about.fields)
-            and topic.field not in about.not_fields
-        )
+
+class WordLists(Strict):
+    """Words a text may have to contain, and the verbs that names of functions begin with."""
+
+    nouns: _Words
+    verbs: _Words
+    adjectives: _Words
+    function_verbs: _Words
+
+
+class _NameFile(Strict):
+    names: _Words
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Everything about prompts that lies in files, each table in the order of its names."""
+    """Everything about prompts that lies in files, beside the forms; each table in the order of its names."""
 
-    system: Template
-    forms: dict[str, Form]
     audiences: dict[str, Audience]
     levels: dict[str, str]
+    styles: Styles
     names: list[str]
+    words: WordLists
 
 
 def load_tables(folder: Path = PROMPTS_FOLDER) -> Tables:
-    """Read and check forms/*.j2, audiences.yaml and names.yaml.
+    """Read and check audiences.yaml, styles.yaml, names.yaml and words.yaml.
 
     Raises:
         PrimerError: If a file is missing or wrong; the message names the file, the key and the value.
     """
     path = folder / "audiences.yaml"
-    people = _validated(_AudienceFile, _read_yaml(path), path)
-    _check_known(path, "levels", list(people.levels), LEVELS)
+    people = validated(_AudienceFile, _read_yaml(path), path)
+    check_known(path, "levels", list(people.levels), LEVELS)
     if missing := [level for level in LEVELS if level not in people.levels]:
         raise PrimerError(f"{path}: levels lacks {', '.join(missing)}.", "Say for each level who the reader is.")
     for name, audience in people.audiences.items():
-        _check_known(path, f"audiences.{name}.levels", audience.levels, LEVELS)
+        check_known(path, f"audiences.{name}.levels", audience.levels, LEVELS)
     path = folder / "names.yaml"
-    names = _validated(_NameFile, _read_yaml(path), path).names
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise PrimerError(f"{path}: {', '.join(twice)} is there more than once.", "Write each name once.")
-    system, forms = _load_forms(folder / "forms")
-    return Tables(system, forms, dict(sorted(people.audiences.items())), people.levels, names)
+    names = validated(_NameFile, _read_yaml(path), path).names
+    _check_once(path, "names", names)
+    path = folder / "words.yaml"
+    words = validated(WordLists, _read_yaml(path), path)
+    for key, listed in words:
+        _check_once(path, key, listed)
+    path = folder / "styles.yaml"
+    styles = validated(Styles, _read_yaml(path), path)
+    return Tables(dict(sorted(people.audiences.items())), people.levels, styles, names, words)
 
 
 def table_files(folder: Path = PROMPTS_FOLDER) -> list[Path]:
-    """Every file that `load_tables` reads."""
-    return sorted([*(folder / "forms").glob("*.j2"), folder / "audiences.yaml", folder / "names.yaml"])
-
-
-def _load_forms(folder: Path) -> tuple[Template, dict[str, Form]]:
-    # The sandbox keeps a form somebody shared from reaching Python; web text never becomes a template at all.
-    environment = ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader(folder),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-        autoescape=False,  # prompts are plain text, not HTML
-    )
-    forms: dict[str, Form] = {}
-    for path in sorted(folder.glob("*.j2")):
-        if not path.stem.startswith("_"):
-            forms[path.stem] = Form(path.stem, _front_matter(path), _compiled(path, environment, VARIABLES))
-    if not forms:
-        raise PrimerError(f"{folder} holds no forms (*.j2).", "Install Primer again, or restore the folder.")
-    return _compiled(folder / "_system.j2", environment, SYSTEM_VARIABLES), forms
-
-
-def _front_matter(path: Path) -> FrontMatter:
-    match = _FRONT_MATTER.match(_read_text(path))
-    if match is None:
-        raise PrimerError(
-            f"{path}: does not begin with a comment that says what the form is for.",
-            "Begin it with a line {#, the lines `teaches:`, `moves:` and `words:`, and a line #}.",
-        )
-    about = _validated(FrontMatter, _parsed_yaml(match[1], path), path)
-    _check_known(path, "kinds", about.kinds, KINDS)
-    known = field_names()
-    _check_known(path, "fields", about.fields, known)
-    _check_known(path, "not_fields", about.not_fields, known)
-    return about
-
-
-def _compiled(path: Path, environment: ImmutableSandboxedEnvironment, variables: Sequence[str]) -> Template:
-    """The template, after a trial with and without a passage: what it lacks shows now and not at prompt 40,000."""
-    try:
-        template = environment.get_template(path.name)
-        for passage in ("", "A passage."):
-            text = template.render(dict.fromkeys(variables, "x") | {"passage": passage})
-            if not text.strip():
-                raise PrimerError(f"{path}: renders to nothing.", "Write the prompt below its comment.")
-    except TemplateError as error:
-        number = getattr(error, "lineno", None)  # a template that does not parse knows its line
-        line = f", line {number}" if number else ""
-        raise PrimerError(
-            f"{path}{line}: is not a valid form: {error}", f"It may use: {', '.join(variables)}."
-        ) from None
-    return template
+    """Every file that prompts are made from, beside the forms."""
+    return sorted([*(folder / "forms").glob("_*.j2"), *(folder / name for name in _FILES)])
 
 
 def pick_two(names: list[str], draw: int) -> tuple[str, str]:
@@ -176,7 +118,12 @@ def pick_two(names: list[str], draw: int) -> tuple[str, str]:
     return names[first], names[second]
 
 
-def _validated(model: type[_Model], data: Any, path: Path) -> _Model:
+def validated(model: type[_Model], data: Any, path: Path) -> _Model:
+    """Data from a file as a model.
+
+    Raises:
+        PrimerError: If it does not fit; the message names the file, the key and the value.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -188,26 +135,45 @@ def _validated(model: type[_Model], data: Any, path: Path) -> _Model:
         ) from None
 
 
-def _check_known(path: Path, key: str, values: list[str], known: Sequence[str]) -> None:
+def check_known(path: Path, key: str, values: list[str], known: Sequence[str]) -> None:
+    """Raise a PrimerError that names the file, the key and the first value that is not known."""
     for value in values:
         if value not in known:
             hint = did_you_mean(value, known)
             raise PrimerError(f"{path}: {key} names {value!r}.", f"{hint}Expected one of: {', '.join(known)}.")
 
 
-def _read_yaml(path: Path) -> Any:
-    return _parsed_yaml(_read_text(path), path)
+def parsed_yaml(text: str, path: Path, first_line: int = 1) -> Any:
+    """The value of a YAML text that begins at a line of a file.
 
-
-def _parsed_yaml(text: str, path: Path) -> Any:
+    Raises:
+        PrimerError: If it is not valid; the message names the file and the line.
+    """
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise PrimerError(f"{path} is not valid YAML: {error}", "Mend the line that the message names.") from None
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + first_line}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise PrimerError(f"{path}{line}: is not valid YAML: {problem}", "Mend that line.") from None
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        PrimerError: If it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PrimerError(f"{path} cannot be read: {error}", "It must be a file in UTF-8.") from None
+
+
+def _read_yaml(path: Path) -> Any:
+    return parsed_yaml(read_text(path), path)
+
+
+def _check_once(path: Path, key: str, values: list[str]) -> None:
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise PrimerError(f"{path}: {key} holds {', '.join(twice)} more than once.", "Write each once.")

@@ -13,17 +13,21 @@ from typing import Any
 
 from primer.documents import text_hash
 from primer.recipe import Accept
+from primer.words import text_words
 from synth.journal import Reply
 
 # Every reason a reply can be rejected for, in the order in which the rules are tried.
 REASONS = (
+    # of one reply
     "empty",
     "content_filter",
     "truncated",
     "meta_talk",
-    "too_short",
     "repetitive",
     "copied_prompt",
+    # of a whole document
+    "too_short",
+    "copied_passage",
     "duplicate",
     "near_duplicate",
 )
@@ -74,17 +78,8 @@ _META_LAST = re.compile(
 _LAST_CHARACTERS = 300
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a reply: a text and its length in the teacher's tokens, or a reason."""
-
-    text: str
-    tokens: int
-    reason: str | None
-
-
 class Judge:
-    """Judges replies one after another; a near duplicate is one of an earlier accepted reply.
+    """Judges replies and documents; a near duplicate is one of an earlier accepted document.
 
     Args:
         rules: The recipe's section.
@@ -96,15 +91,33 @@ class Judge:
         self._known = set(known)
         self._near = _NearDuplicates(rules.near_duplicate)
 
-    def judge(self, reply: Reply, messages: Sequence[dict[str, str]]) -> Verdict:
-        """Accept a reply or name the first rule it breaks."""
+    def check(self, reply: Reply, messages: Sequence[dict[str, str]]) -> tuple[str, str | None]:
+        """The usable text of one reply, and the first rule that it breaks, if it does. Depends on nothing earlier."""
         text = _tidy(reply.text)
         if reply.finish_reason == "length" and self._rules.truncated == "trim":
             text = trim_to_sentence(text)
-        reason = self._reason(reply, text, messages)
-        return Verdict(text, _tokens(reply, text), reason)
+        return text, self._fault(reply, text, messages)
 
-    def _reason(self, reply: Reply, text: str, messages: Sequence[dict[str, str]]) -> str | None:
+    def place(self, text: str, passage: str | None) -> str | None:
+        """Take a document in, or name the first rule that it breaks.
+
+        Args:
+            text: The document.
+            passage: The web text that its prompt carried, if any.
+        """
+        words = text.lower().split()
+        if len(words) < self._rules.min_words:
+            return "too_short"
+        if passage and copied(passage, text).share > self._rules.max_copied:
+            return "copied_passage"
+        if (digest := text_hash(text)) in self._known:
+            return "duplicate"
+        if self._near.seen(words):
+            return "near_duplicate"
+        self._known.add(digest)
+        return None
+
+    def _fault(self, reply: Reply, text: str, messages: Sequence[dict[str, str]]) -> str | None:
         if not reply.text.strip():
             return "empty"
         if reply.finish_reason == "content_filter":
@@ -113,22 +126,36 @@ class Judge:
             return "truncated"
         if is_meta_talk(text):
             return "meta_talk"
-        words = text.split()
-        if len(words) < self._rules.min_words:
-            return "too_short"
-        folded = [word.lower() for word in words]
+        words = text.lower().split()
         most = self._rules.max_repetition
-        if repeated_share(folded, _REPEATED_WORDS) > most or repeated_line_share(text) > most:
+        if repeated_share(words, _REPEATED_WORDS) > most or repeated_line_share(text) > most:
             return "repetitive"
         prompt = " ".join(message["content"] for message in messages).lower().split()
-        if shared_share(folded, prompt, _COPIED_WORDS) > _MOST_COPIED:
+        if shared_share(words, prompt, _COPIED_WORDS) > _MOST_COPIED:
             return "copied_prompt"
-        if (digest := text_hash(text)) in self._known:
-            return "duplicate"
-        if self._near.seen(folded):
-            return "near_duplicate"
-        self._known.add(digest)
         return None
+
+
+@dataclass(frozen=True)
+class Copied:
+    """How much of a passage came back.
+
+    Attributes:
+        share: Share of its characters in runs of eight words or more that the text holds, too.
+        longest: Words of the longest run that both hold.
+    """
+
+    share: float
+    longest: int
+
+
+def copied(passage: str, text: str) -> Copied:
+    """How much of a passage a text repeats, word by word, whatever the case and punctuation."""
+    ours, theirs = text_words(passage), text_words(text)
+    length = 1
+    while length <= len(ours) and shared_share(ours, theirs, length) > 0:
+        length += 1
+    return Copied(shared_share(ours, theirs, _COPIED_WORDS) if length > _COPIED_WORDS else 0.0, length - 1)
 
 
 def trim_to_sentence(text: str) -> str:
@@ -217,16 +244,6 @@ def _tidy(text: str) -> str:
     lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")]
     kept = lines[:1] + [line for before, line in pairwise(lines) if before or line]
     return "\n".join(kept)
-
-
-def _tokens(reply: Reply, text: str) -> int:
-    """Length of the kept text in the teacher's tokens: what the endpoint counted, by the share of it that was kept.
-
-    Where it does not say, four characters count as a token, OpenAI's rule of thumb for English.
-    """
-    if reply.completion_tokens is None:
-        return max(1, len(text) // 4)
-    return round(reply.completion_tokens * min(1.0, len(text) / max(1, len(reply.text))))
 
 
 def _share(parts: Sequence[str], marked: Sequence[bool]) -> float:

@@ -8,17 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from primer.benchmarks import benchmark_material, data_folder
 from primer.errors import PrimerError
 from primer.fingerprint import stage_settings
 from primer.recipe import Recipe
 from primer.run import Built, RunFolder, Stage
+from synth.corpus_report import report_corpora
 
 if TYPE_CHECKING:
     from prompts.stream import PromptStream
 
 
 def make_corpora(recipe: Recipe, run: RunFolder) -> None:
-    """Make every corpus that some variant trains on, or that the prompts take passages from.
+    """Make every corpus that some variant trains on, or that the prompts take passages from, and report on them.
 
     Raises:
         PrimerError: If a source cannot be read, or the teacher cannot be used.
@@ -29,6 +31,7 @@ def make_corpora(recipe: Recipe, run: RunFolder) -> None:
         stage = stages[source](recipe, run, tuple(made))
         run.complete(stage)
         made.append(stage.name)
+    report_corpora(recipe, run, made)
 
 
 def prompt_stream(recipe: Recipe, run: RunFolder) -> PromptStream:
@@ -88,4 +91,7 @@ def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> 
         known = corpus_hashes(run.folder(stage) for stage in reads)
         return build_synthetic(recipe, folder, run.path / "journal" / "replies.jsonl", web, known)
 
-    return Stage("corpus/synthetic", stage_settings(recipe, "corpus/synthetic"), build, reads, material(recipe.topics))
+    made_of = material(recipe)
+    if recipe.prompts.snippet_share > 0:  # the passages are compared with the benchmarks
+        made_of |= benchmark_material(data_folder(recipe.eval.data))
+    return Stage("corpus/synthetic", stage_settings(recipe, "corpus/synthetic"), build, reads, made_of)

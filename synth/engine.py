@@ -13,15 +13,16 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from primer.errors import PrimerError
 from primer.progress import Bar, bar
 from primer.recipe import Sampling
-from synth.accept import Judge, Verdict
+from synth.accept import Judge
 from synth.endpoint import RequestError
 from synth.journal import Failure, Journal, Reply, answer_key
 from synth.teachers import Client
+from synth.units import Attempt, Unit
 
 # A request that takes long must not let the others run away from it: at most this many times `concurrency` units
 # (and at least _LEAST_AHEAD) are asked beyond the first one that is not judged yet.
@@ -45,19 +46,10 @@ _PACE_SECONDS = 20.0
 _HOPELESS = ("connection", "authentication", "model", "garbage")
 
 
-class Prompts(Protocol):
-    """What the engine needs of `prompts.stream.PromptStream`: prompts with `messages` and `seed`, by number."""
+class Units(Protocol):
+    """What the engine needs of `prompts.stream.PromptStream`: units by number."""
 
-    def __getitem__(self, index: int) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """A prompt, its reply, and what was kept of it."""
-
-    prompt: Any
-    reply: Reply
-    verdict: Verdict
+    def __getitem__(self, index: int) -> Unit: ...
 
 
 @dataclass
@@ -65,15 +57,15 @@ class Outcome:
     """What a generation came to.
 
     Attributes:
-        accepted: In the order of the prompts.
+        accepted: The units that became documents, in their order.
         tokens: Length of the accepted texts together, in the teacher's tokens.
-        units: Prompts that were judged: 0 to units - 1.
-        rejected: Number of rejected replies by reason (`synth.accept.REASONS`).
-        failed: Prompts without a reply, by the failure's reason.
-        reused: Outcomes that came from the journal.
+        units: Units that were judged: 0 to units - 1.
+        rejected: Number of rejected units by reason (`synth.accept.REASONS`).
+        failed: Units without an answer to one of their prompts, by the failure's reason.
+        reused: Units whose answers all came from the journal.
     """
 
-    accepted: list[Accepted] = field(default_factory=list)
+    accepted: list[Attempt] = field(default_factory=list)
     tokens: int = 0
     units: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -92,7 +84,7 @@ class Plan:
 
 
 def generate(
-    prompts: Prompts,
+    units: Units,
     plan: Plan,
     judge: Judge,
     journal: Journal,
@@ -107,7 +99,7 @@ def generate(
         PrimerError: If the teacher cannot be opened or used, hardly any reply is accepted, or the journal cannot
             be written. What was answered is in the journal.
     """
-    generation = _Generation(prompts, plan, judge, journal)
+    generation = _Generation(units, plan, judge, journal)
     with bar(title, plan.tokens, "tokens") as progress:
         generation.replay(progress)
     if not generation.complete:
@@ -116,12 +108,12 @@ def generate(
 
 
 class _Generation:
-    def __init__(self, prompts: Prompts, plan: Plan, judge: Judge, journal: Journal) -> None:
+    def __init__(self, units: Units, plan: Plan, judge: Judge, journal: Journal) -> None:
         self.outcome = Outcome()
-        self._prompts, self._plan, self._judge, self._journal = prompts, plan, judge, journal
+        self._units, self._plan, self._judge, self._journal = units, plan, judge, journal
         self._ahead = max(_AHEAD * plan.concurrency, _LEAST_AHEAD)
         self._next = 0  # the first unit that nobody has taken
-        self._waiting: dict[int, tuple[Any, Reply | Failure]] = {}  # outcomes whose turn has not come
+        self._waiting: dict[int, Attempt] = {}  # those that have ended and whose turn has not come
         self._moved = asyncio.Event()  # set when a unit was judged
         self._stopped_by: PrimerError | None = None
         self._answered = False
@@ -135,13 +127,15 @@ class _Generation:
     def replay(self, progress: Bar) -> None:
         """Judge what the journal holds, up to the first unit that it does not."""
         while not self.complete:
-            prompt = self._prompts[self._next]
-            known = self._journal.get(self._key(prompt))
-            if known is None:
-                return
+            attempt = Attempt(self._units[self._next], self._judge)
+            while (messages := attempt.next_messages()) is not None:
+                known = self._journal.get(self._key(messages, attempt))
+                if known is None:
+                    return
+                attempt.take(messages, known)
             self.outcome.reused += 1
             self._next += 1
-            self._deliver(self._next - 1, prompt, known)
+            self._deliver(self._next - 1, attempt)
             progress.update(self.outcome.tokens, "from the journal")
 
     async def ask_all(self, open_client: Callable[[], AbstractAsyncContextManager[Client]], title: str) -> None:
@@ -175,17 +169,9 @@ class _Generation:
                 await self._moved.wait()
             index = self._next
             self._next += 1
-            prompt = self._prompts[index]
-            key = self._key(prompt)
-            known = self._journal.get(key)
-            if known is None:
-                result = await self._ask(client, prompt)
-                self._journal.put(key, result)
-            else:
-                self.outcome.reused += 1
-                result = known
-                await asyncio.sleep(0)  # a long row of known answers must not keep the others from theirs
-            self._deliver(index, prompt, result)
+            attempt = Attempt(self._units[index], self._judge)
+            self.outcome.reused += await self._carry_out(client, attempt)
+            self._deliver(index, attempt)
             progress.update(min(self._foreseen(), self._plan.tokens), self._status())
 
     def _enough_is_under_way(self) -> bool:
@@ -197,9 +183,23 @@ class _Generation:
         missing = self._plan.tokens - outcome.tokens
         return missing > 0 and (self._next - outcome.units) * a_unit >= 1.25 * missing + 2 * a_unit
 
-    async def _ask(self, client: Client, prompt: Any) -> Reply | Failure:
+    async def _carry_out(self, client: Client, attempt: Attempt) -> bool:
+        """Ask what a unit asks until it has ended; whether the journal knew every answer."""
+        all_known = True
+        while (messages := attempt.next_messages()) is not None:
+            key = self._key(messages, attempt)
+            result = self._journal.get(key)
+            if result is None:
+                all_known = False
+                result = await self._ask(client, messages, attempt.unit.seed)
+                self._journal.put(key, result)
+            attempt.take(messages, result)
+        await asyncio.sleep(0)  # a long row of known answers must not keep the others from theirs
+        return all_known
+
+    async def _ask(self, client: Client, messages: list[dict[str, str]], seed: int) -> Reply | Failure:
         try:
-            reply = await client.complete(prompt.messages, self._plan.sampling, prompt.seed)
+            reply = await client.complete(messages, self._plan.sampling, seed)
         except RequestError as error:
             if error.trouble in _HOPELESS and not self._answered:
                 raise client.fatal(error) from None
@@ -211,28 +211,27 @@ class _Generation:
         self._pace.count(reply.completion_tokens or len(reply.text) // 4)
         return reply
 
-    def _key(self, prompt: Any) -> str:
-        return answer_key(self._plan.identity, prompt.messages, self._plan.sampling, prompt.seed)
+    def _key(self, messages: list[dict[str, str]], attempt: Attempt) -> str:
+        return answer_key(self._plan.identity, messages, self._plan.sampling, attempt.unit.seed)
 
-    def _deliver(self, index: int, prompt: Any, result: Reply | Failure) -> None:
-        """Take in an outcome and judge every unit whose turn has come."""
-        self._waiting[index] = (prompt, result)
+    def _deliver(self, index: int, attempt: Attempt) -> None:
+        """Take in a unit that has ended, and judge every one whose turn has come."""
+        self._waiting[index] = attempt
         while not self.complete and self._stopped_by is None and self.outcome.units in self._waiting:
-            self._judge_unit(*self._waiting.pop(self.outcome.units))
+            self._judge_unit(self._waiting.pop(self.outcome.units))
         self._moved.set()
 
-    def _judge_unit(self, prompt: Any, result: Reply | Failure) -> None:
+    def _judge_unit(self, attempt: Attempt) -> None:
         outcome = self.outcome
         outcome.units += 1
-        if isinstance(result, Failure):
-            outcome.failed[result.reason] += 1
+        snippet = attempt.unit.snippet
+        if attempt.failure is not None:
+            outcome.failed[attempt.failure.reason] += 1
+        elif reason := attempt.reason or self._judge.place(attempt.document, snippet.text if snippet else None):
+            outcome.rejected[reason] += 1
         else:
-            verdict = self._judge.judge(result, prompt.messages)
-            if verdict.reason is None:
-                outcome.accepted.append(Accepted(prompt, result, verdict))
-                outcome.tokens += verdict.tokens
-            else:
-                outcome.rejected[verdict.reason] += 1
+            outcome.accepted.append(attempt)
+            outcome.tokens += attempt.tokens
         if outcome.units >= _UNITS_BEFORE_COMPLAINT and len(outcome.accepted) < _LEAST_ACCEPTED * outcome.units:
             self._stopped_by = _hardly_any(outcome)
             raise self._stopped_by

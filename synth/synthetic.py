@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
+from primer.benchmarks import data_folder, read_every_benchmark
+from primer.contamination import BenchmarkText
 from primer.documents import Document, read_documents, text_hash, write_corpus
 from primer.progress import say
 from primer.recipe import EndpointTeacher, Recipe, Sampling
 from primer.run import Built
+from primer.words import text_words
+from prompts.screening import barred_passages
 from prompts.snippets import cut_snippets
 from prompts.stream import PromptStream
-from synth.accept import Judge
-from synth.engine import Accepted, Outcome, Plan, generate
+from prompts.stream import Unit as StreamUnit
+from synth.accept import Judge, copied
+from synth.engine import Outcome, Plan, generate
 from synth.journal import Journal, Totals, answer_tag
 from synth.teachers import open_teacher, teacher_identity
+from synth.units import Attempt
 
 
 def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path | None, known: set[str]) -> Built:
@@ -49,7 +56,7 @@ def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path 
         )
     for reason, count in outcome.failed.most_common(3):
         say(f"  [yellow]{count:,d} prompts without a reply:[/] {escape(reason)}")
-    documents = [_document(accepted, identity, synth.sampling) for accepted in outcome.accepted]
+    documents = [_document(attempt, identity, synth.sampling) for attempt in outcome.accepted]
     counts = write_corpus(folder, documents, recipe.corpus.held_out_share, recipe.seed)
     share = len(outcome.accepted) / outcome.units
     return Built(
@@ -64,51 +71,74 @@ def make_stream(recipe: Recipe, web: Path | None) -> PromptStream:
     Args:
         recipe: The experiment.
         web: Folder of the web corpus, for the passages in prompts; None if prompts carry none.
+
+    Raises:
+        PrimerError: See `PromptStream`, and `primer.benchmarks` for the benchmarks that passages are compared with.
     """
     if web is None or recipe.prompts.snippet_share == 0:
         return PromptStream(recipe, [])
     rows = read_documents(web, "train", ["id", "text"])
-    return PromptStream(recipe, cut_snippets(rows, recipe.prompts.snippet_words, recipe.seed))
+    snippets = cut_snippets(rows, recipe.prompts.snippet_words, recipe.seed)
+    questions = read_every_benchmark(data_folder(recipe.eval.data))
+    return PromptStream(recipe, snippets, barred_passages(snippets, BenchmarkText(questions)))
 
 
-def _document(accepted: Accepted, identity: str, sampling: Sampling) -> Document:
-    prompt, reply, text = accepted.prompt, accepted.reply, accepted.verdict.text
+def _document(attempt: Attempt, identity: str, sampling: Sampling) -> Document:
+    unit: StreamUnit = attempt.unit
+    text = attempt.document
+    asked = [unit.messages(attempt.texts[:step]) for step in range(unit.steps)]
+    echo = copied(unit.snippet.text, text) if unit.snippet else None
+    words = set(text_words(text))
     return Document(
-        id=f"synthetic-{prompt.index:07d}",
+        id=f"synthetic-{unit.index:07d}",
         text=text,
         source="synthetic",
         hash=text_hash(text),
-        group=prompt.topic.id,
-        title=prompt.topic.title,
+        group=unit.topic.id,
+        title=unit.topic.title,
         origin=identity,
         licence=None,
         provenance={
-            "prompt_index": prompt.index,
-            "prompt": "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt.messages),
-            "topic_id": prompt.topic.id,
-            "topic": prompt.topic.title,
-            "field": prompt.topic.field,
-            "form": prompt.form,
-            "audience": prompt.audience,
-            "level": prompt.level,
-            "snippet_id": prompt.snippet_id,
+            "prompt_index": unit.index,
+            "prompt": "\n\n".join(f"[{said['role']}]\n{said['content']}" for messages in asked for said in messages),
+            "topic_id": unit.topic.id,
+            "topic": unit.topic.title,
+            "field": unit.topic.field,
+            "form": unit.form,
+            "audience": unit.audience,
+            "level": unit.level,
+            "length": unit.length,
+            "register": unit.register,
+            "language": unit.language,
+            "required_words": list(unit.required_words),
+            "words_used": sum(word in words for word in unit.required_words),
+            "snippet_id": unit.snippet.id if unit.snippet else None,
+            "snippet_copied": round(echo.share, 4) if echo else None,
+            "snippet_longest_run": echo.longest if echo else None,
+            "steps": unit.steps,
             "teacher": identity,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": prompt.seed,
-            "finish_reason": reply.finish_reason,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-            "seconds": reply.seconds,
+            "seed": unit.seed,
+            "finish_reason": attempt.replies[-1].finish_reason,
+            "prompt_tokens": _sum(reply.prompt_tokens for reply in attempt.replies),
+            "completion_tokens": _sum(reply.completion_tokens for reply in attempt.replies),
+            "seconds": sum(reply.seconds for reply in attempt.replies),
         },
     )
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """The sum of some counts; None if one of them is not known."""
+    known = list(counts)
+    return None if None in known else sum(count or 0 for count in known)
 
 
 def _facts(recipe: Recipe, identity: str, outcome: Outcome, totals: Totals) -> dict[str, Any]:
     """What the report tells of the corpus; see `Totals` for what counts as paid."""
     rejected = outcome.rejected
-    forms = Counter(accepted.prompt.form for accepted in outcome.accepted)
+    forms = Counter(attempt.unit.form for attempt in outcome.accepted)
     return {
         "duplicates_removed": rejected["duplicate"] + rejected["near_duplicate"],
         "origin": f"Written by {identity}",

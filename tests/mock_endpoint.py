@@ -49,6 +49,7 @@ class Faults:
     garbage: str | None = None  # HTTP 200 with HTML
     echo_key: str | None = None  # HTTP 400 with the key in the message
     short: str | None = None  # a two-word answer
+    empty: str | None = None  # an answer without text
     limited_first: int = 0  # this many first requests get 429 with Retry-After
     broken_first: int = 0  # this many first requests get 500
     broken: bool = False  # every request gets 500
@@ -110,6 +111,8 @@ class Endpoint:
         if faults.delay:
             await asyncio.sleep(faults.delay * random.Random(f"delay {question}").uniform(0.5, 1.5))
         answer = "Two words." if faults.short and faults.short in text else _prose(generator, faults.words)
+        if faults.empty and faults.empty in text:
+            answer = " "
         return web.json_response(completion(answer, body))
 
     def _allowed(self, request: web.Request) -> bool:

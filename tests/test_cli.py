@@ -36,7 +36,7 @@ def test_help_answers_within_half_a_second_of_cpu(repository: Path):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for command in ("synth", "train", "eval", "report", "status", "recipe", "prompt"):
+    for command in ("synth", "train", "eval", "report", "status", "recipe", "prompts"):
         assert f"  {command} " in result.stdout
 
 

@@ -11,6 +11,7 @@ from primer.recipe import Accept
 from synth.accept import (
     REASONS,
     Judge,
+    copied,
     is_meta_talk,
     repeated_line_share,
     repeated_share,
@@ -18,6 +19,7 @@ from synth.accept import (
     trim_to_sentence,
 )
 from synth.journal import Reply
+from synth.units import token_count
 
 PROMPT = [{"role": "user", "content": "Write a section of a physics textbook about why ice floats on a pond."}]
 TEXT = """
@@ -37,12 +39,18 @@ def reply(text: str, finish: str = "stop", tokens: int | None = 150) -> Reply:
     return Reply(text, finish, 20, tokens, 1.0)
 
 
+def judged(judge: Judge, text: str, finish: str = "stop", passage: str | None = None) -> str | None:
+    """The reason against a unit of one reply."""
+    document, fault = judge.check(reply(text, finish), PROMPT)
+    return fault or judge.place(document, passage)
+
+
 def reason(text: str, finish: str = "stop", rules: Accept | None = None, known: set[str] | None = None) -> str | None:
-    return Judge(rules or Accept(), known or set()).judge(reply(text, finish), PROMPT).reason
+    return judged(Judge(rules or Accept(), known or set()), text, finish)
 
 
 def test_every_reason_can_happen_and_good_prose_has_none():
-    copied = PROMPT[0]["content"] + " " + prose(1, 30)
+    echo = PROMPT[0]["content"] + " " + prose(1, 30)
     seen = {
         reason(""),
         reason(prose(1), "content_filter"),
@@ -50,12 +58,13 @@ def test_every_reason_can_happen_and_good_prose_has_none():
         reason(f"Sure! {prose(1)}"),
         reason("Ice floats."),
         reason(prose(1, 30) + " " + "So the ice floats on the pond again. " * 20),
-        reason(copied),
+        reason(echo),
         reason(prose(1), known={text_hash(prose(1))}),
     }
     judge = Judge(Accept(), set())
-    assert judge.judge(reply(prose(1)), PROMPT).reason is None
-    seen.add(judge.judge(reply(prose(1) + " One more end."), PROMPT).reason)
+    assert judged(judge, prose(1)) is None
+    seen.add(judged(judge, prose(1) + " One more end."))
+    seen.add(judged(judge, prose(2), passage=" ".join(prose(2).split()[:40])))
     assert seen == set(REASONS)
 
 
@@ -124,8 +133,8 @@ def test_copied_text_is_measured_against_the_prompt():
     judge = Judge(Accept(), set())
     passage = " ".join(f"word{i}" for i in range(60))
     messages = [{"role": "user", "content": f"Passage: {passage}\nWrite about ice."}]
-    assert judge.judge(reply(passage + "."), messages).reason == "copied_prompt"
-    assert judge.judge(reply(prose(3, 200)), messages).reason is None
+    assert judge.check(reply(passage + "."), messages)[1] == "copied_prompt"
+    assert judge.check(reply(prose(3, 200)), messages)[1] is None
 
 
 def test_trimming_ends_at_a_whole_sentence():
@@ -140,11 +149,42 @@ def test_trimming_ends_at_a_whole_sentence():
 
 def test_a_trimmed_reply_counts_the_tokens_that_were_kept():
     whole = prose(5) + " And then the"
-    verdict = Judge(Accept(), set()).judge(reply(whole, "length", 1000), PROMPT)
-    assert verdict.reason is None
-    assert verdict.text == prose(5)
-    assert verdict.tokens == round(1000 * len(prose(5)) / len(whole))
-    assert Judge(Accept(), set()).judge(reply(prose(5), tokens=None), PROMPT).tokens == len(prose(5)) // 4
+    cut = reply(whole, "length", 1000)
+    text, fault = Judge(Accept(), set()).check(cut, PROMPT)
+    assert (text, fault) == (prose(5), None)
+    assert token_count(cut, text) == round(1000 * len(prose(5)) / len(whole))
+    assert token_count(reply(prose(5), tokens=None), prose(5)) == len(prose(5)) // 4
+
+
+PASSAGE = (
+    "The keeper of the lighthouse wrote down every ship that passed in the night. By the spring he had filled four "
+    "books, and nobody had asked to see a single one of them."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "longest"),
+    [
+        (PASSAGE, 1.0, 33),
+        (PASSAGE.upper().replace(",", " -"), 1.0, 33),
+        ("Nothing of it is here.", 0.0, 1),
+        ("He saw every ship that passed in the night, and more.", 0.0, 7),
+        ("He wrote down every ship that passed in the night, and more.", 0.22, 9),
+    ],
+)
+def test_how_much_of_a_passage_came_back_is_measured(text: str, share: float, longest: int):
+    found = copied(PASSAGE, text)
+    assert found.share == pytest.approx(share, abs=0.08)
+    assert found.longest == longest
+
+
+def test_a_copied_passage_is_rejected_by_the_recipes_share_and_a_borrowed_detail_is_not():
+    half = " ".join(PASSAGE.split()[:16])
+    for most, expected in ((0.25, "copied_passage"), (0.9, None)):
+        judge = Judge(Accept(max_copied=most), set())
+        assert judged(judge, f"{prose(11)} {half}. {prose(12)}", passage=PASSAGE) == expected
+    judge = Judge(Accept(), set())
+    assert judged(judge, f"{prose(13)} A keeper of the lighthouse had filled four books.", passage=PASSAGE) is None
 
 
 def test_near_duplicates_follow_the_threshold():
@@ -155,17 +195,17 @@ def test_near_duplicates_follow_the_threshold():
         for at in generator.sample(range(len(other)), changed):
             other[at] = f"changed{at}"
         judge = Judge(Accept(), set())
-        assert judge.judge(reply(" ".join(words)), PROMPT).reason is None
-        assert judge.judge(reply(" ".join(other)), PROMPT).reason == expected
+        assert judged(judge, " ".join(words)) is None
+        assert judged(judge, " ".join(other)) == expected
 
 
 def test_a_rejected_reply_makes_no_later_one_a_duplicate():
     judge = Judge(Accept(min_words=100), set())
     short = prose(8, 90)
-    assert judge.judge(reply(short), PROMPT).reason == "too_short"
-    assert judge.judge(reply(short + " " + prose(9, 20)), PROMPT).reason is None
+    assert judged(judge, short) == "too_short"
+    assert judged(judge, short + " " + prose(9, 20)) is None
 
 
 def test_the_text_is_tidied():
-    verdict = Judge(Accept(min_words=1), set()).judge(reply("\r\n Ice  \r\n\r\n\r\n\r\nfloats here. \n"), PROMPT)
-    assert verdict.text == "Ice\n\nfloats here."
+    text, _ = Judge(Accept(min_words=1), set()).check(reply("\r\n Ice  \r\n\r\n\r\n\r\nfloats here. \n"), PROMPT)
+    assert text == "Ice\n\nfloats here."

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,18 @@ KEY = "sk-secret-0123456789"
 
 @dataclass
 class Question:
-    messages: list[dict[str, str]]
+    """A unit of as many steps as there are contents; a later step repeats what was answered to the first."""
+
+    contents: list[str]
     seed: int
+    snippet: None = None
+
+    @property
+    def kept(self) -> tuple[bool, ...]:
+        return (True,) * len(self.contents)
+
+    def messages(self, replies: Sequence[str] = ()) -> list[dict[str, str]]:
+        return [{"role": "user", "content": " ".join([self.contents[len(replies)], *replies[:1]])}]
 
 
 class Questions:
@@ -45,7 +56,7 @@ class Questions:
 
     def __getitem__(self, index: int) -> Question:
         mark = self.words.get(index, "")
-        return Question([{"role": "user", "content": f"Question {index} {self.every} {mark}"}], index)
+        return Question([f"Question {index} {self.every} {mark}"], index)
 
 
 def collect(
@@ -69,7 +80,7 @@ def collect(
 
 
 def texts(outcome: Outcome) -> list[str]:
-    return [accepted.verdict.text for accepted in outcome.accepted]
+    return [attempt.document for attempt in outcome.accepted]
 
 
 def test_the_corpus_is_the_shortest_prefix_whatever_the_order_of_arrival(tmp_path: Path):
@@ -79,7 +90,7 @@ def test_the_corpus_is_the_shortest_prefix_whatever_the_order_of_arrival(tmp_pat
         second = collect(fast, tmp_path / "b", concurrency=1)
     assert texts(first) == texts(second)
     assert first.tokens == second.tokens >= 2000
-    assert sum(accepted.verdict.tokens for accepted in first.accepted[:-1]) < 2000
+    assert sum(attempt.tokens for attempt in first.accepted[:-1]) < 2000
     assert fast.requests == second.units  # one at a time: not one request too many
     assert slow.requests <= first.units + 32 + 4 * 32
 
@@ -188,6 +199,35 @@ def test_a_slow_first_request_holds_the_others_within_bounds(tmp_path: Path):
         in_time = [body for body in endpoint.bodies[:70] if "HANG" not in body["messages"][0]["content"]]
         numbers = [int(body["messages"][0]["content"].split()[1]) for body in in_time]
         assert max(numbers[:63]) < 64  # the first unit and 63 beyond it
+
+
+class Chains:
+    """Units of three steps; `words` mark the second step of some."""
+
+    def __init__(self, words: dict[int, str] | None = None) -> None:
+        self.words = words or {}
+
+    def __getitem__(self, index: int) -> Question:
+        return Question([f"Plan {index}", f"Part {index} {self.words.get(index, '')}", f"End {index}"], index)
+
+
+def test_a_unit_of_several_steps_is_one_document_and_ends_at_the_first_step_that_fails(tmp_path: Path):
+    marks = {1: "FORBIDDEN", 2: "EMPTY", 3: "SHORT"}
+    with running(Faults(refuse="FORBIDDEN", empty="EMPTY", short="SHORT")) as endpoint:
+        outcome = collect(endpoint, tmp_path / "journal", Chains(marks), tokens=4000, concurrency=4)
+        asked = endpoint.requests
+        assert outcome.failed == Counter({"HTTP 400: The prompt was refused": 1})
+        assert outcome.rejected == Counter({"empty": 1}), "a short part is no fault of a long document"
+        first = outcome.accepted[0]
+        parts = first.document.split("\n\n")
+        assert (len(parts), len(first.replies)) == (3, 3)
+        assert first.tokens == sum(reply.completion_tokens or 0 for reply in first.replies)
+        ends = [body for body in endpoint.bodies if body["messages"][0]["content"].startswith("End 0 ")]
+        assert [body["messages"][0]["content"] for body in ends] == [f"End 0 {parts[0]}"]
+        assert not any(body["messages"][0]["content"].startswith(("End 1 ", "End 2 ")) for body in endpoint.bodies)
+        again = collect(endpoint, tmp_path / "journal", Chains(marks), tokens=4000, concurrency=2)
+        assert (texts(again), again.reused) == (texts(outcome), outcome.units)
+        assert endpoint.requests == asked
 
 
 def recipe_file(folder: Path, address: str, **synth: Any) -> Path:

@@ -40,7 +40,7 @@ _KEY_BYTES = 16
 _SAVED = 2048
 
 
-def embed(texts: Sequence[str], name: str) -> Vectors:
+def embed(texts: Sequence[str], name: str, *, cached: bool = True) -> Vectors:
     """Unit vectors of some texts, so that a product of two is their cosine.
 
     Vectors of earlier calls under the same name are taken from the cache.
@@ -48,6 +48,7 @@ def embed(texts: Sequence[str], name: str) -> Vectors:
     Args:
         texts: What to embed.
         name: What they are ("topics"): the cache's file and the progress bar's title.
+        cached: Whether to use the cache: not for texts that hardly ever come again.
 
     Returns:
         An array of shape (number of texts, 384).
@@ -57,14 +58,15 @@ def embed(texts: Sequence[str], name: str) -> Vectors:
     """
     keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest() for text in texts]
     path = cache_folder() / f"{name}-{_model_hash()[:12]}.npz"
-    known = _read_cache(path)
+    known = _read_cache(path) if cached else {}
     missing = [place for place, key in enumerate(keys) if key not in known]
     with bar(f"embedding {name}", len(missing), "texts") as progress:
         for start in range(0, len(missing), _SAVED):
             chosen = missing[start : start + _SAVED]
             vectors = _compute([texts[place] for place in chosen])
             known.update(zip((keys[place] for place in chosen), vectors, strict=True))
-            _write_cache(path, known)
+            if cached:
+                _write_cache(path, known)
             progress.update(start + len(chosen))
     return np.stack([known[key] for key in keys])
 

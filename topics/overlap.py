@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from primer.benchmarks import Question
+from primer.words import text_words
 from topics.audit import Check, Finding, Listed
 from topics.embedding import Vectors, embed
 from topics.similarity import NEAR_DUPLICATE, nearest
-from topics.titles import title_words
 
 # So many words in a row, shared with any text of a benchmark, are a copy; a title of fewer is one if a text holds all
 # of it, and a title of the fewest only if it is the whole question or answer: "Paying by card" is in many texts.
@@ -53,7 +53,7 @@ def _copied(listed: Sequence[Listed], questions: Mapping[str, Sequence[Question]
     # Runs of words by their first three: one look-up a word of the benchmarks decides nearly always.
     runs: dict[tuple[str, ...], list[tuple[list[str], bool, Listed]]] = defaultdict(list)
     for at in listed:
-        words = title_words(at.topic.title)
+        words = text_words(at.topic.title)
         length = min(_RUN, len(words))
         for start in range(len(words) - length + 1):
             runs[tuple(words[start : start + 3])].append(
@@ -63,7 +63,7 @@ def _copied(listed: Sequence[Listed], questions: Mapping[str, Sequence[Question]
     for rows in questions.values():
         for row in rows:
             for text in row.texts:
-                words = title_words(text)
+                words = text_words(text)
                 for place in range(len(words) - 2):
                     for run, whole_text, at in runs.get(tuple(words[place : place + 3]), ()):
                         same = words[place : place + len(run)] == run

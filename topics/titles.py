@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
+
+from primer.words import text_words
 
 # A shorter title says too little to write a page from; a longer one is a page already.
 _WORDS = range(3, 17)
 _CHARACTERS = 100
-
-# A word of any script; 0.3, -3, C++ and C# are words of their own.
-_WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+(?:\.\w+)*(?:\+\+|#)?")
 
 # Words that carry no subject, left out when two titles are compared.
 _SMALL_WORDS = frozenset(
@@ -26,20 +24,14 @@ _SMALL_WORDS = frozenset(
 
 def subject_words(title: str) -> frozenset[str]:
     """The words of a title that carry its subject: lower case, no accents, no plural s, no small words."""
-    words = title_words(title)
+    words = text_words(title)
     kept = frozenset(word.removesuffix("s") for word in words if word not in _SMALL_WORDS)
     return kept or frozenset(words)
 
 
-def title_words(text: str) -> list[str]:
-    """The words of a title or another text: lower case, without accents and punctuation."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
-    return _WORD.findall(plain.replace("'", "").replace("\u2019", ""))
-
-
 def masked_titles(title: str) -> Iterator[tuple[str, ...]]:
     """A title with each of its subject words in turn replaced by a gap: titles from one template share such a form."""
-    words = title_words(title)
+    words = text_words(title)
     for place, word in enumerate(words):
         if word not in _SMALL_WORDS:
             yield (*words[:place], "...", *words[place + 1 :])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import random
-import shutil
+import re
 import subprocess
 import sys
 import time
@@ -15,22 +15,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from prompt_samples import SNIPPETS, recipe, text_of
 
 from primer.errors import PrimerError
-from primer.recipe import Prompts, Recipe, Topics, TopicWeights
+from primer.recipe import TopicWeights
 from prompts.draw import Shares, draws
-from prompts.snippets import cut_snippets, is_prose
-from prompts.stream import Prompt, PromptStream, Snippet, material
-from prompts.tables import PROMPTS_FOLDER, load_tables
+from prompts.forms import load_forms
+from prompts.passages import Snippet
+from prompts.stream import PromptStream, Unit, material
+from prompts.tables import load_tables
 from topics import LEVELS, load_topics
-
-SNIPPETS = [
-    Snippet(f"web-{i}#0", f"The harbour master of town {i} counted the boats and wrote it down.") for i in range(9)
-]
-
-
-def recipe(seed: int = 0, fields: list[str] | None = None, **prompts: object) -> Recipe:
-    return Recipe(name="test", seed=seed, topics=Topics(fields=fields or []), prompts=Prompts(**prompts))
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +32,8 @@ def stream() -> PromptStream:
     return PromptStream(recipe(), SNIPPETS)
 
 
-def text_of(prompt: Prompt) -> str:
-    assert [message["role"] for message in prompt.messages] == ["system", "user"]
-    return "\n".join(message["content"] for message in prompt.messages)
-
-
-def digest(prompts: list[Prompt]) -> str:
-    return hashlib.sha256("\n".join(map(repr, prompts)).encode()).hexdigest()
+def digest(units: list[Unit]) -> str:
+    return hashlib.sha256("\n".join(f"{unit!r} {unit.messages()}" for unit in units).encode()).hexdigest()
 
 
 def test_any_order_and_any_stream_object_give_the_same_prompts(stream: PromptStream) -> None:
@@ -57,16 +46,20 @@ def test_any_order_and_any_stream_object_give_the_same_prompts(stream: PromptStr
     assert all(0 <= prompt.seed < 2**31 for prompt in forward.values())
 
 
-def test_another_process_with_another_hash_seed_gives_the_same_prompts(stream: PromptStream) -> None:
+def test_another_process_with_another_hash_seed_gives_the_same_prompts(stream: PromptStream, repository: Path) -> None:
     indices = [0, 7, 1011, 40_000, 3, 10**12]
     program = (
-        "import json, sys; from tests.test_prompts import *;"
+        "import json, sys; from test_prompts_stream import *;"
         "s = PromptStream(recipe(), SNIPPETS); print(digest([s[i] for i in json.loads(sys.argv[1])]))"
     )
     for hash_seed in ("1", "4242"):
         done = subprocess.run(
             [sys.executable, "-c", program, json.dumps(indices)],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(PROMPTS_FOLDER.parent)},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": hash_seed,
+                "PYTHONPATH": f"{repository / 'tests'}{os.pathsep}{repository}",
+            },
             capture_output=True,
             text=True,
             check=True,
@@ -92,7 +85,7 @@ def test_every_topic_comes_once_in_each_epoch_in_an_order_of_its_own(stream: Pro
 
 
 def test_a_topic_gets_another_form_in_the_next_epoch() -> None:
-    tables = load_tables().forms
+    tables = load_forms()
     for settings in ({}, {"forms": {"everyday-story": 8.0, "letter": 1.0, "dialogue": 1.0}}):
         stream = PromptStream(recipe(snippet_share=0.0, fields=["history", "python-programming"], **settings), [])
         count = len(stream.topics)
@@ -163,7 +156,7 @@ def test_readers_suit_the_topic(stream: PromptStream) -> None:
     assert set(levels) == set(LEVELS)
     covered = {level for audience in tables.audiences.values() for level in audience.levels}
     assert covered == set(LEVELS)
-    assert len(tables.audiences) >= 6
+    assert len(tables.audiences) >= 8
 
 
 def test_a_recipe_for_one_reader_uses_the_topics_that_suit_it() -> None:
@@ -183,7 +176,7 @@ def test_the_recipes_weights_of_topics_reach_the_prompts() -> None:
     assert not any(p.topic.kind == "story" or p.level == "early" for p in prompts)
     assert stream.left_out == sum(t.kind == "story" or t.levels == ("early",) for t in plain.topics) > 0
 
-    def share(some: list[Prompt], field: str) -> float:
+    def share(some: list[Unit], field: str) -> float:
         return sum(p.topic.field == field for p in some) / len(some)
 
     odds = (share(prompts, "physics") / share(prompts, "biology")) / (
@@ -196,51 +189,16 @@ def test_the_recipes_weights_of_topics_reach_the_prompts() -> None:
     assert sum(p.level == "high" for p in either) / len(either) == pytest.approx(0.8, abs=0.08)
 
 
-# What a template leaves behind when something in it went wrong.
-SIGNS = ("{{", "{%", "{#", "  ", "\n\n\n", "None")
-
-
-def test_every_form_renders_for_every_topic_it_suits() -> None:
-    tables = load_tables()
-    topics = load_topics()
-    assert len(tables.forms) >= 8
-    kinds_seen: dict[str, set[str]] = {}
-    for name, form in tables.forms.items():
-        for share in (0.0, 1.0):
-            stream = PromptStream(recipe(forms={name: 1.0}, snippet_share=share), SNIPPETS)
-            assert stream.topics == [topic for topic in topics if form.suits(topic)]
-            for i in range(min(len(stream.topics), 1000) if share else 200):
-                prompt = stream[i]
-                text = text_of(prompt)
-                assert prompt.topic.title in text
-                assert f"about {form.about.words} words" in text
-                assert not any(sign in text.replace(prompt.topic.title, "") for sign in SIGNS), text
-                assert (prompt.snippet_id is not None) == (share == 1.0 and form.about.snippets)
-                if prompt.snippet_id is None:
-                    assert "Passage:" not in text
-                    assert "detail or setting" not in text
-                    assert 60 <= len(text.split()) <= 120, (name, len(text.split()))
-                kinds_seen.setdefault(name, set()).add(prompt.topic.kind)
-        assert not form.about.kinds or kinds_seen[name] <= set(form.about.kinds)
-    python = [form for form in tables.forms.values() if form.name.startswith("python-")]
-    assert all(not form.suits(topic) for form in python for topic in load_topics(["physics", "cooking-and-food"]))
-
-
-def test_every_topic_has_several_forms() -> None:
-    forms = load_tables().forms.values()
-    assert min(sum(form.suits(topic) for form in forms) for topic in load_topics()) >= 4
-
-
 def test_passages_come_by_their_share_and_in_full() -> None:
     for share in (0.0, 0.25, 1.0):
         stream = PromptStream(recipe(fields=["history", "biology"], snippet_share=share), SNIPPETS)
-        tables = load_tables().forms
+        tables = load_forms()
         able = [prompt for prompt in (stream[i] for i in range(2_000)) if tables[prompt.form].about.snippets]
         with_passage = 0
         for prompt in able:
-            if prompt.snippet_id is not None:
+            if prompt.snippet is not None:
                 with_passage += 1
-                assert next(s.text for s in SNIPPETS if s.id == prompt.snippet_id) in text_of(prompt)
+                assert prompt.snippet.text in text_of(prompt)
         assert with_passage / len(able) == pytest.approx(share, abs=0.04)
 
 
@@ -262,7 +220,7 @@ def test_a_hostile_passage_changes_nothing_but_the_passage(hostile: str) -> None
     attacked = PromptStream(recipe(snippet_share=1.0), [Snippet("s", hostile)])
     for i in range(60):
         expected = text_of(plain[i])
-        if plain[i].snippet_id is not None:
+        if plain[i].snippet is not None:
             assert expected.count("@@@") == 1
         assert text_of(attacked[i]) == expected.replace("@@@", hostile)
 
@@ -272,7 +230,10 @@ def test_a_hostile_passage_changes_nothing_but_the_passage(hostile: str) -> None
     [
         ({"forms": {"dialog": 1.0}}, r"(?s)prompts\.forms: there is no 'dialog'.*Did you mean dialogue"),
         ({"audiences": {"sceptic": 1.0}}, r"(?s)prompts\.audiences: there is no 'sceptic'.*skeptic"),
-        ({"forms": {"dialogue": 0.0}}, r"prompts\.forms: every weight is 0"),
+        ({"lengths": {"short": 0, "usual": 0, "long": 0}}, r"prompts\.lengths: every weight is 0"),
+        ({"registers": {"plane": 1.0}}, r"(?s)prompts\.registers: there is no 'plane'.*Did you mean plain"),
+        ({"languages": {"klingon": 1.0}}, r"prompts\.languages: there is no 'klingon'"),
+        ({"folders": ["/nowhere"]}, r"/nowhere holds no forms"),
         ({"snippet_share": 0.5, "snippets": []}, r"(?s)snippet_share is 0\.5.*to 0"),
         ({"fields": ["physics"], "forms": {"python-lesson": 1.0}}, r"None of the \d+ topics"),
         ({"fields": ["fysics"]}, "no field 'fysics'"),
@@ -289,135 +250,82 @@ def test_an_index_below_zero_is_an_error(stream: PromptStream) -> None:
         stream[-1]
 
 
-def copied_tables(folder: Path) -> Path:
-    shutil.copytree(PROMPTS_FOLDER / "forms", folder / "forms")
-    for name in ("audiences.yaml", "names.yaml"):
-        shutil.copy(PROMPTS_FOLDER / name, folder / name)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "message"),
-    [
-        ("forms/letter.j2", "words: 250", "words: many", r"letter\.j2: words is 'many'"),
-        ("forms/letter.j2", "words: 250", "word: 250", r"letter\.j2: (word|words) is"),
-        ("forms/letter.j2", "python-programming", "python", r"not_fields names 'python'"),
-        ("forms/letter.j2", "{#", "", r"letter\.j2: does not begin with a comment"),
-        ("forms/letter.j2", "{{ title }}", "{{ titel }}", r"letter\.j2.*'titel' is undefined"),
-        ("forms/letter.j2", "{{ title }}", "{{ title", r"letter\.j2, line \d+: is not a valid form"),
-        ("forms/letter.j2", "{{ title }}", "{{ title.__class__.mro() }}", r"letter\.j2.*not a valid form"),
-        ("forms/two-cases.j2", "concept, social", "consept", r"(?s)kinds names 'consept'.*Did you mean concept"),
-        ("audiences.yaml", "[early, primary]", "[early, second]", r"beginner-reader\.levels names 'second'"),
-        ("audiences.yaml", "  adult: a grown-up\n", "", r"levels lacks adult"),
-        ("names.yaml", "Abena, ", "Abena, Abena, ", r"Abena is there more than once"),
-        ("names.yaml", "names: [", "names: {", r"not valid YAML"),
-    ],
-)
-def test_a_damaged_table_is_refused_before_the_first_prompt(
-    tmp_path: Path, file: str, old: str, new: str, message: str
-) -> None:
-    path = copied_tables(tmp_path) / file
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(PrimerError, match=message):
-        load_tables(tmp_path)
-
-
 def test_material_names_every_file_and_changes_with_it() -> None:
-    found = material(Topics())
-    files = {"topics/physics", "prompts/forms/dialogue.j2", "prompts/forms/_system.j2", "prompts/audiences.yaml"}
+    found = material(recipe())
+    files = {"topics/physics", "prompts/forms/dialogue.j2", "prompts/forms/_system.j2", "prompts/styles.yaml"}
     assert files <= set(found)
-    assert found == material(Topics())
-    assert not {"topics/physics"} & set(material(Topics(fields=["algebra"]))), "only what is drawn from counts"
+    assert found == material(recipe())
+    assert not {"topics/physics"} & set(material(recipe(fields=["algebra"]))), "only what is drawn from counts"
     assert found["topics/physics"] != found["topics/algebra"]
 
 
-WEB = "\n".join(
-    [
-        "A Heading Without An End",
-        "The mill stood by the river for two hundred years. Dr. Brown bought it in 1920 from J. R. Finch, who was "
-        "tired of it. He made paper there.",
-        "",
-        "- The first item of a list that looks like a sentence.",
-        "See https://example.com for the whole history of this mill and more.",
-        "| a | b | and a table row that ends in a full stop here. |",
-        "The [[wiki]] link is not clean prose for anyone who reads it.",
-        'Did anybody ever ask the miller what he thought of the new road? "Nobody did," said his wife. "They never '
-        'do." The road was built all the same and it flooded in the spring.',
-    ]
-)
+def test_styles_follow_their_weights_and_cross_each_other(stream: PromptStream) -> None:
+    styles = load_tables().styles
+    units = [stream[i] for i in range(12_000)]
+    for axis, known in (("length", styles.lengths), ("register", styles.registers)):
+        counts = Counter(getattr(unit, axis) for unit in units)
+        assert set(counts) == set(known)
+        assert max(counts.values()) < 1.15 * min(counts.values()), "all equally often, as no weights are given"
+    assert {unit.language for unit in units} == {"english"}
+    # Orthogonal: within each register the lengths keep their shares.
+    for register in styles.registers:
+        lengths = Counter(unit.length for unit in units if unit.register == register)
+        assert max(lengths.values()) / sum(lengths.values()) < 0.39
+    weighted = PromptStream(
+        recipe(snippet_share=0.0, lengths={"short": 3.0, "long": 1.0}, languages={"german": 1.0, "english": 1.0}), []
+    )
+    units = [weighted[i] for i in range(4_000)]
+    assert sum(unit.length == "short" for unit in units) / 4_000 == pytest.approx(0.75, abs=0.03)
+    german = [unit for unit in units if unit.language == "german"]
+    assert len(german) / 4_000 == pytest.approx(0.5, abs=0.03)
+    assert all("all in German" in text_of(unit) and "(in German)" in text_of(unit) for unit in german[:50])
+    assert not any(
+        "German" in text_of(unit) for unit in units if unit.language == "english" and "Germ" not in unit.topic.title
+    )
 
 
-def test_passages_are_whole_sentences_of_clean_prose() -> None:
-    found = cut_snippets([{"id": "mill", "text": WEB}], max_words=32, seed=3)
-    assert [snippet.text for snippet in found] == [
-        "The mill stood by the river for two hundred years. "
-        "Dr. Brown bought it in 1920 from J. R. Finch, who was tired of it. He made paper there.",
-        'Did anybody ever ask the miller what he thought of the new road? "Nobody did," said his wife.',
-        "The road was built all the same and it flooded in the spring.",
-    ]
-    assert len({snippet.id for snippet in found}) == len(found)
-    assert all(snippet.id.startswith("mill#") for snippet in found)
+def test_the_length_changes_how_many_words_are_asked_for() -> None:
+    asked = {}
+    for length in ("short", "usual", "long"):
+        stream = PromptStream(recipe(snippet_share=0.0, forms={"letter": 1.0}, lengths={length: 1.0}), [])
+        asked[length] = re.search(r"Write about (\d+) words", text_of(stream[3]))[1]  # type: ignore[index]
+    assert asked == {"short": "180", "usual": "350", "long": "700"}
 
 
-def test_passages_are_few_bounded_and_the_same_again() -> None:
-    rng = random.Random(5)
-    words = ["river", "stone", "bread", "quiet", "evening", "garden", "letter", "window", "market", "copper", "lantern"]
-    documents = []
-    for number in range(100):
-        sentences = [
-            f"{rng.choice(words).capitalize()} {' '.join(rng.choices(words, k=rng.randint(3, 30)))}." for _ in range(30)
-        ]
-        documents.append({"id": f"d{number}", "text": " ".join(sentences)})
-    found = cut_snippets(iter(documents), 40, 1)
-    assert found == cut_snippets(iter(documents), 40, 1)
-    assert [s.id for s in found] != [s.id for s in cut_snippets(iter(documents), 40, 2)]
-    assert max(Counter(snippet.id.split("#")[0] for snippet in found).values()) == 3
-    assert all(40 / 3 <= len(snippet.text.split()) <= 40 for snippet in found)
-    sources = {document["id"]: document["text"] for document in documents}
-    assert all(snippet.text in sources[snippet.id.split("#")[0]] for snippet in found)
-    assert len(cut_snippets([*documents, *documents], 40, 1)) == len(found), "the same passage is taken once"
+def test_required_words_come_by_their_share_and_stock_openers_are_forbidden() -> None:
+    for share in (0.0, 0.3, 1.0):
+        stream = PromptStream(recipe(snippet_share=0.0, required_words=share), [])
+        units = [stream[i] for i in range(2_000)]
+        assert sum(bool(unit.required_words) for unit in units) / 2_000 == pytest.approx(share, abs=0.04)
+        for unit in units[:300]:
+            text = text_of(unit)
+            assert len(set(unit.required_words)) in (0, 3)
+            assert all(word in text for word in unit.required_words)
+            for opener in ("In the realm of", "Imagine you are", "Once upon a time"):
+                assert f'"{opener}"' in text
 
 
-def test_a_large_corpus_is_sampled_alike_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prompts.snippets._MOST", 50)
-    documents = [
-        {"id": f"d{i}", "text": f"The keeper of lighthouse number {i} counted ships through the night."}
-        for i in range(2_000)
-    ]
-    found = cut_snippets(documents, 20, 0)
-    assert len(found) == 50
-    assert {s.id for s in found} == {s.id for s in cut_snippets(documents[::-1], 20, 0)}
-    numbers = sorted(int(snippet.id[1:].split("#")[0]) for snippet in found)
-    assert numbers[0] < 400
-    assert numbers[-1] > 1_600
+def test_a_table_of_zeros_leaves_out_what_it_names() -> None:
+    stream = PromptStream(recipe(snippet_share=0.0, forms={"book": 0.0, "letter": 0.0}), [])
+    used = {stream[i].form for i in range(5_000)}
+    assert used == set(load_forms()) - {"book", "letter"}
 
 
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "Visit www.example.org for more about the old mill today.",
-        "The value of x_1 is larger than the other one.",
-        "He wrote {{ title }} on the wall of the mill.",
-        "It was <b>very</b> late when the train came in.",
-        "this one does not begin with a capital letter.",
-        "This one just stops in the middle of",
-        "THE WHOLE SENTENCE IS SHOUTED AT THE READER.",
-        "He said ( and nothing closes it at all here.",
-        "Please accept all cookies before you read this page.",
-        "数学 は とても おもしろい です and so on for ever.",
-        "Too short.",
-    ],
-)
-def test_what_is_not_prose_is_left_out(sentence: str) -> None:
-    assert not is_prose(sentence)
-    assert is_prose("The ferry left the island at noon and came back at six.")
+@pytest.mark.timeout(300)
+def test_of_a_million_prompts_no_two_are_equal_at_default_settings() -> None:
+    stream = PromptStream(recipe(snippet_share=0.0), [])  # passages would only add differences
+    seen: set[bytes] = set()
+    for i in range(1_000_000):
+        messages = stream[i].messages()
+        seen.add(hashlib.blake2b(f"{messages[0]}{messages[1]}".encode(), digest_size=12).digest())
+    assert len(seen) == 1_000_000
 
 
 def test_the_stream_is_fast(stream: PromptStream) -> None:
-    clock = time.process_time()
-    for i in range(3_000):
-        stream[i]
-    rate = 3_000 / (time.process_time() - clock)
-    assert rate >= 3_000, f"{rate:.0f} prompts per CPU second"
+    bare = PromptStream(recipe(snippet_share=0.0), [])
+    for some, least in ((bare, 10_000), (stream, 3_000)):
+        clock = time.process_time()
+        for i in range(6_000):
+            some[i].messages()
+        rate = 6_000 / (time.process_time() - clock)
+        assert rate >= least, f"{rate:.0f} prompts per CPU second"

@@ -1,0 +1,176 @@
+"""What each ingredient of the prompts does for the diversity of a corpus, at an equal number of tokens.
+
+    python bench/diversity.py                                # about an hour and a half on two cores; resumable
+    python bench/diversity.py --web 'articles/*.jsonl'       # passages from your own web text
+    python bench/diversity.py --tokens 4000                  # a trial
+
+Sixty topics, each of which comes ten times and more in every setting: what a stream of 20 billion tokens does to a
+list of 20,000. The embedded teacher writes at most 96 tokens a text, so that 57,600 accepted tokens are at least 600
+documents. Near duplicates are kept, for they are what is counted. Results: bench/results/diversity.json, the table and
+the plot for docs/diversity.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from primer.documents import SPLITS, read_documents
+from primer.progress import say
+from primer.recipe import (
+    Accept,
+    Corpus,
+    LocalFiles,
+    Prompts,
+    Recipe,
+    Sampling,
+    Synth,
+    Topics,
+    TopicWeights,
+    Web,
+    WebSample,
+)
+from primer.run import write_json
+from prompts.forms import load_forms
+from synth.diversity import measure
+from synth.synthetic import build_synthetic
+from synth.web import build_web
+from topics import BUILT_IN, Topic, load_topics
+from topics.sampling import TopicDraws
+from topics.seeds import COLUMNS, LEVELS
+
+RESULTS = Path(__file__).parent / "results" / "diversity.json"
+TOPICS = 60
+LEVEL = "middle"
+BASE_FORM, BASE_AUDIENCE, BASE_REGISTER = "textbook-section", "general-reader", "plain"
+
+# Forms of several steps are longer than this teacher's answers; of the others all that suit a topic are used.
+FORMS = {name: 1.0 for name, form in load_forms().items() if len(form.steps) == 1}
+NO_WEB: dict[str, Any] = {"snippet_share": 0.0}
+AUDIENCES: dict[str, Any] = {"audiences": {}, "registers": {}}
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "topic alone": NO_WEB,
+    "+ audience": NO_WEB | AUDIENCES,
+    "+ forms": NO_WEB | AUDIENCES | {"forms": FORMS},
+    "+ forms, random passage": AUDIENCES | {"forms": FORMS, "snippet_share": 1.0},
+    "+ forms, relevant passage": AUDIENCES | {"forms": FORMS, "snippet_share": 1.0, "snippet_choice": "relevant"},
+    "+ forms, required words": NO_WEB | AUDIENCES | {"forms": FORMS, "required_words": 1.0},
+}
+
+
+def recipe(setting: str, lists: Path, tokens: int, web: Web) -> Recipe:
+    """The experiment of one setting; the first one is the base that the others add to."""
+    changed = SETTINGS[setting]
+    levels = {} if "audiences" in changed else {level: float(level == LEVEL) for level in LEVELS}
+    prompts: dict[str, Any] = {
+        "forms": {BASE_FORM: 1.0},
+        "audiences": {BASE_AUDIENCE: 1.0},
+        "registers": {BASE_REGISTER: 1.0},
+        "lengths": {"short": 1.0},
+        "required_words": 0.0,
+        **changed,
+    }
+    return Recipe(
+        name="diversity",
+        topics=Topics(lists=[str(lists)], weights=TopicWeights(levels=levels)),
+        prompts=Prompts(**prompts),
+        synth=Synth(
+            tokens=tokens,
+            concurrency=32,
+            sampling=Sampling(temperature=0.7, top_p=0.95, frequency_penalty=0.8, max_tokens=96),
+            accept=Accept(min_words=30, near_duplicate=1.0),
+        ),
+        web=web,
+        corpus=Corpus(held_out_share=0.1),
+    )
+
+
+def write_topics(folder: Path) -> Path:
+    """A list of `TOPICS` topics for pupils of about twelve, spread over the fields, that suit the base form."""
+    base = load_forms()[BASE_FORM]
+    suited = [topic for topic in load_topics(lists=[BUILT_IN]) if LEVEL in topic.levels and base.suits(topic)]
+    draws = TopicDraws(suited, TopicWeights(), 0)
+    chosen = [draws.topics[draws.place(i)[0]] for i in range(TOPICS)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for field in sorted({topic.field for topic in chosen}):
+        rows = sorted(_row(topic) for topic in chosen if topic.field == field)
+        (folder / f"{field}.tsv").write_text("\n".join(["\t".join(COLUMNS), *rows]) + "\n", encoding="utf-8")
+    return folder
+
+
+def _row(topic: Topic) -> str:
+    return "\t".join([topic.id, topic.subfield, topic.kind, ",".join(topic.levels), topic.title])
+
+
+def generate(setting: str, settings: Recipe, out: Path) -> list[dict[str, Any]]:
+    """The documents of a setting; made only if they are not there."""
+    folder = out / setting.replace("+ ", "").replace(", ", "-").replace(" ", "-")
+    done = folder / "facts.json"
+    if not done.exists():
+        say(f"[bold]{setting}[/]")
+        folder.mkdir(parents=True, exist_ok=True)
+        built = build_synthetic(settings, folder, folder / "replies.jsonl", out / "web", set())
+        write_json(done, built.facts)
+    rows = [row for split in SPLITS for row in read_documents(folder, split)]
+    rows.sort(key=lambda row: int(row["provenance"]["prompt_index"]))
+    return rows
+
+
+def result(setting: str, rows: list[dict[str, Any]], out: Path) -> dict[str, Any]:
+    """The measures of a setting, and what was rejected."""
+    folder = out / setting.replace("+ ", "").replace(", ", "-").replace(" ", "-")
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    by_topic = Counter(row["provenance"]["topic_id"] for row in rows)
+    measured = asdict(measure([row["text"] for row in rows], "documents"))
+    repeats = facts["rejected"].get("duplicate", 0)
+    documents = measured["documents"]
+    # An exact duplicate never enters a corpus, but it counts as what it is.
+    measured["near_duplicates"] = (measured["near_duplicates"] * documents + repeats) / (documents + repeats)
+    copied = [row["provenance"]["snippet_copied"] for row in rows if row["provenance"]["snippet_id"]]
+    used = [row["provenance"]["words_used"] for row in rows if row["provenance"]["required_words"]]
+    return measured | {
+        "tokens": facts["tokens"],
+        "prompts": facts["units"],
+        "rejected": facts["rejected"],
+        "topics": len(by_topic),
+        "passage_copied": sum(share > 0 for share in copied) / len(copied) if copied else None,
+        "words_used": sum(used) / (3 * len(used)) if used else None,
+        "seconds": facts["seconds"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--web", nargs="+", metavar="FILES", help="web text for passages (Wikipedia's sample if none)")
+    parser.add_argument("--tokens", type=int, default=57_600, help="accepted tokens of each setting")
+    parser.add_argument("--out", type=Path, default=Path("runs/diversity"), help="folder for the corpora")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    source = LocalFiles(kind="files", paths=arguments.web) if arguments.web else WebSample(kind="wikipedia_sample")
+    web = Web(source=source, characters=10_000_000)
+    lists = write_topics(out / "topics")
+    if not (out / "web" / "train.parquet").exists():
+        (out / "web").mkdir(parents=True, exist_ok=True)
+        build_web(recipe("topic alone", lists, 1, web), out / "web")
+    corpora = {name: generate(name, recipe(name, lists, arguments.tokens, web), out) for name in SETTINGS}
+    results = {name: result(name, rows, out) for name, rows in corpora.items()}
+    about = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "teacher": corpora["topic alone"][0]["provenance"]["teacher"],
+        "web": "your own files" if arguments.web else "Wikipedia's sample",
+        "topics": TOPICS,
+    }
+    write_json(RESULTS, {"about": about, "settings": results})
+    say(f"{RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""How much the texts of a corpus repeat each other: measures that anyone can compute again.
+
+All but the near duplicates depend on how much text there is, so corpora are compared at an equal number of words.
+"""
+
+from __future__ import annotations
+
+import gzip
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from primer.words import text_words
+from prompts.tables import load_tables
+from topics.embedding import embed
+
+# Two texts are near duplicates if the estimated Jaccard similarity of their 5-word shingles exceeds 0.7, and related
+# if that of their 3-word shingles exceeds 0.1: texts made from one mould share phrases, if not sentences.
+NEAR_DUPLICATE = 0.7
+_SHINGLE = 5
+_RELATED = 0.1
+_RELATED_SHINGLE = 3
+
+# Documents are compared by so many of their first words: a file of code may be longer than fifty stories.
+_HEAD = 300
+
+_OPENING_WORDS = 4
+_COMMONEST = 10
+
+# Embeddings are what takes time: on two cores some 40 ms for the first 100 words of a text.
+_EMBEDDED = 600
+_EMBEDDED_WORDS = 100
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Measures of one corpus. Where nothing else is said, lower is more diverse.
+
+    Attributes:
+        documents: How many were measured.
+        words: Their words.
+        near_duplicates: Share of the documents whose MinHash Jaccard similarity with another one exceeds 0.7
+            (5-word shingles).
+        related: The same at 0.1 with 3-word shingles.
+        openings: Share that begin with one of the ten commonest beginnings of four words.
+        stock_openings: Share that begin with a stock opener (prompts/styles.yaml).
+        distinct_2: Different pairs of words, of all pairs (Li et al., arXiv 1510.03055). Higher is more diverse.
+        distinct_4: The same with four words.
+        compression: Bytes of the texts over their bytes compressed by gzip (Shaib et al., arXiv 2403.00553).
+        cosine: Mean cosine between the embeddings of two documents (all-MiniLM-L6-v2).
+        vendi: Vendi score of the embeddings over the number of documents embedded (Friedman and Dieng, arXiv
+            2210.02410): 1 if no two are alike in anything. Higher is more diverse.
+        embedded: How many documents `cosine` and `vendi` are of.
+    """
+
+    documents: int
+    words: int
+    near_duplicates: float
+    related: float
+    openings: float
+    stock_openings: float
+    distinct_2: float
+    distinct_4: float
+    compression: float
+    cosine: float
+    vendi: float
+    embedded: int
+
+
+def measure(texts: Sequence[str], name: str, seed: int = 0, embedded: int = _EMBEDDED) -> Diversity:
+    """The measures of some texts, at least two.
+
+    Args:
+        texts: Documents.
+        name: What they are, for the progress bar.
+        seed: Chooses the documents to embed, where there are more than that.
+        embedded: Most documents to embed, by their first 100 words.
+    """
+    words = [text_words(text) for text in texts]
+    chosen = random.Random(seed).sample(list(texts), min(embedded, len(texts)))
+    cosine, vendi = _dispersion([" ".join(text.split()[:_EMBEDDED_WORDS]) for text in chosen], name)
+    data = "\n\n".join(texts).encode()
+    return Diversity(
+        documents=len(texts),
+        words=sum(map(len, words)),
+        near_duplicates=_alike(words, _SHINGLE, NEAR_DUPLICATE),
+        related=_alike(words, _RELATED_SHINGLE, _RELATED),
+        openings=common_openings(words),
+        stock_openings=sum(is_stock_opening(text) for text in texts) / len(texts),
+        distinct_2=_distinct(words, 2),
+        distinct_4=_distinct(words, 4),
+        compression=len(data) / len(gzip.compress(data, 9, mtime=0)),
+        cosine=cosine,
+        vendi=vendi,
+        embedded=len(chosen),
+    )
+
+
+def equal_words(corpora: Mapping[str, Sequence[str]], most: int, seed: int = 0) -> dict[str, list[str]]:
+    """A random sample of each corpus, all of them of about the same number of words.
+
+    Args:
+        corpora: Texts by name.
+        most: Words at most.
+        seed: Chooses the documents.
+
+    Returns:
+        Documents of each corpus by their first 300 words, in random order, until they hold as many words as the
+        smallest corpus does (or `most`).
+    """
+    heads = {name: [" ".join(text.split(" ", 2 * _HEAD)[:_HEAD]) for text in texts] for name, texts in corpora.items()}
+    target = min([most, *(sum(len(text.split()) for text in texts) for texts in heads.values())])
+    samples: dict[str, list[str]] = {}
+    for name, texts in heads.items():
+        missing = target
+        chosen = samples[name] = []
+        for text in random.Random(f"{seed} {name}").sample(texts, len(texts)):
+            if missing <= 0:
+                break
+            chosen.append(text)
+            missing -= len(text.split())
+    return samples
+
+
+def common_openings(words: Sequence[Sequence[str]]) -> float:
+    """Share of the texts that begin with one of the ten commonest beginnings of four words, if two or more share it."""
+    openings = Counter(tuple(text[:_OPENING_WORDS]) for text in words)
+    return sum(count for _, count in openings.most_common(_COMMONEST) if count > 1) / len(words)
+
+
+def is_stock_opening(text: str) -> bool:
+    """Whether a text begins with one of the stock openers, whatever marks stand before it."""
+    return " ".join(text_words(text[:200])).startswith(_stock_openers())
+
+
+@cache
+def _stock_openers() -> tuple[str, ...]:
+    openers = load_tables().styles.openers
+    return tuple(" ".join(text_words(opener)) for opener in (*openers.named, *openers.counted))
+
+
+def _distinct(words: Sequence[Sequence[str]], length: int) -> float:
+    total, different = 0, set()
+    for text in words:
+        for run in _runs(text, length):
+            total += 1
+            different.add(hash(run))
+    return len(different) / total if total else 0.0
+
+
+def _alike(words: Sequence[Sequence[str]], shingle: int, threshold: float) -> float:
+    """Share of the texts that are this similar to another one, by MinHash with 256 hashes, every pair compared."""
+    from rensa import RMinHash
+
+    signatures = np.empty((len(words), 256), dtype=np.uint32)
+    for place, text in enumerate(words):
+        minhash = RMinHash(num_perm=256, seed=0)
+        minhash.update(list(_runs(text, shingle)) or [" ".join(text)])
+        signatures[place] = minhash.digest()
+    alike = np.zeros(len(words), dtype=bool)
+    for place in range(len(words)):
+        similar = (signatures[place + 1 :] == signatures[place]).mean(axis=1) > threshold
+        alike[place] |= bool(similar.any())
+        alike[place + 1 :] |= similar
+    return float(alike.mean())
+
+
+def _runs(words: Sequence[str], length: int) -> Iterator[str]:
+    return (" ".join(words[start : start + length]) for start in range(len(words) - length + 1))
+
+
+def _dispersion(texts: Sequence[str], name: str) -> tuple[float, float]:
+    """Mean cosine of two texts, and the Vendi score over the number of texts."""
+    vectors = embed(texts, name, cached=False).astype(np.float64)
+    count = len(vectors)
+    kernel = vectors @ vectors.T
+    cosine = (kernel.sum() - np.trace(kernel)) / (count * (count - 1))
+    spectrum = np.linalg.eigvalsh(kernel / count)
+    spectrum = spectrum[spectrum > 1e-12]
+    return float(cosine), float(np.exp(-(spectrum * np.log(spectrum)).sum()) / count)
