@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Template
@@ -96,12 +97,13 @@ class PromptStream:
     Args:
         recipe: Its seed, `topics` and `prompts` count; nothing else does.
         snippets: Passages, from `prompts.snippets.cut_snippets`. Their order counts.
-        barred: Ids of passages that must not be used.
+        barred: Ids of passages that must not be used, with the reason (`prompts.screening.barred_passages`).
         forms: Forms to choose among; None means those in the recipe's folders.
 
     Attributes:
         topics: The topics in use, in the order of their files.
         forms: The forms in use, by name.
+        barred: As given.
         left_out: How many topics no form or audience of the recipe suits, or the recipe's weights make 0.
 
     Raises:
@@ -113,7 +115,7 @@ class PromptStream:
         self,
         recipe: Recipe,
         snippets: Sequence[Snippet],
-        barred: Collection[str] = (),
+        barred: Mapping[str, str] = MappingProxyType({}),
         forms: Mapping[str, Form] | None = None,
     ) -> None:
         settings, self._tables = recipe.prompts, load_tables()
@@ -127,7 +129,7 @@ class PromptStream:
         self._languages = _Axis(_weighted("languages", settings.languages, list(styles.languages)))
         self._seed = recipe.seed
         self._snippet_share, self._words_share = settings.snippet_share, settings.required_words
-        self._passages = _passages(settings, snippets, barred)
+        self._passages, self.barred = _passages(settings, snippets, barred), barred
         self._system, self._user = _wrapping("_system", _SYSTEM_VARIABLES), _wrapping("_user", _USER_VARIABLES)
         self._systems: dict[tuple[str, str, str, str, int], str] = {}
         level_weights = {level: recipe.topics.weights.levels.get(level, 1.0) for level in LEVELS}
@@ -186,12 +188,21 @@ class PromptStream:
             },
         )
 
+    @property
+    def longest_request(self) -> int:
+        """The most words that any prompt of the recipe asks for."""
+        longest = max(step.words for form in self.forms.values() for step in form.steps)
+        return self._words_asked(longest, max(self._lengths.names, key=self._tables.styles.lengths.__getitem__))
+
+    def _words_asked(self, words: int, length: str) -> int:
+        # To tens: "about 175 words" would promise an exactness that no teacher has.
+        return max(10, round(words * self._tables.styles.lengths[length] / 10) * 10)
+
     def messages(self, unit: Unit, values: Mapping[str, Any], replies: Sequence[str]) -> list[dict[str, str]]:
         """See `Unit.messages`."""
         form, styles = self.forms[unit.form], self._tables.styles
         step = form.steps[len(replies)]
-        # To tens: "about 175 words" would promise an exactness that no teacher has.
-        words = max(10, round(step.words * styles.lengths[unit.length] / 10) * 10)
+        words = self._words_asked(step.words, unit.length)
         language = styles.languages[unit.language]
         # The words belong into the document; a plan that knows them makes room for them.
         no_text_yet = not any(earlier.keep for earlier in form.steps[: len(replies)])
@@ -242,10 +253,10 @@ class _Axis:
     """A choice among names by weight."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
-        self._names, self._shares = list(weights), Shares(list(weights.values()))
+        self.names, self._shares = list(weights), Shares(list(weights.values()))
 
     def pick(self, draw: int) -> str:
-        return self._names[self._shares.pick(draw)]
+        return self.names[self._shares.pick(draw)]
 
 
 def _pick(words: list[str], draw: int) -> str:

@@ -26,6 +26,9 @@ from synth.journal import Journal, Totals, answer_tag
 from synth.teachers import open_teacher, teacher_identity
 from synth.units import Attempt
 
+# Of English prose, by most tokenizers; for a warning.
+_TOKENS_A_WORD = 1.3
+
 
 def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path | None, known: set[str]) -> Built:
     """Generate the synthetic corpus into a folder.
@@ -43,8 +46,7 @@ def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path 
     synth = recipe.synth
     identity = teacher_identity(synth.teacher)
     stream = make_stream(recipe, web)
-    if stream.left_out:
-        say(f"  {stream.left_out:,d} topics are left out: they suit no form or audience of the recipe, or weigh 0")
+    _announce(stream, synth.sampling)
     plan = Plan(identity, synth.sampling, synth.tokens, synth.concurrency)
     with Journal(journal_path, answer_tag(identity, synth.sampling)) as journal:
         outcome = generate(
@@ -61,7 +63,7 @@ def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path 
     share = len(outcome.accepted) / outcome.units
     return Built(
         f"{len(documents):,d} documents, {outcome.tokens:,d} tokens ({share:.0%} of {outcome.units:,d} prompts)",
-        counts | _facts(recipe, identity, outcome, journal.totals),
+        counts | _facts(recipe, identity, stream, outcome, journal.totals),
     )
 
 
@@ -129,13 +131,32 @@ def _document(attempt: Attempt, identity: str, sampling: Sampling) -> Document:
     )
 
 
+def _announce(stream: PromptStream, sampling: Sampling) -> None:
+    """Say what a reader of the corpus would wonder about later."""
+    if stream.left_out:
+        say(f"  {stream.left_out:,d} topics are left out: they suit no form or audience of the recipe, or weigh 0")
+    if stream.barred:
+        reasons = ", ".join(f"{count:,d} {reason}" for reason, count in _barred(stream).items())
+        say(f"  {len(stream.barred):,d} passages of web text are not used: {reasons}")
+    if (longest := stream.longest_request * _TOKENS_A_WORD) > sampling.max_tokens:
+        say(
+            f"  [yellow]Some prompts ask for texts of about {longest:,.0f} tokens, but synth.sampling.max_tokens is "
+            f"{sampling.max_tokens:,d}:[/] longer replies are cut (prompts.lengths chooses shorter ones)."
+        )
+
+
+def _barred(stream: PromptStream) -> dict[str, int]:
+    """How many passages are not used, by reason, the commonest first."""
+    return dict(Counter(stream.barred.values()).most_common())
+
+
 def _sum(counts: Iterable[int | None]) -> int | None:
     """The sum of some counts; None if one of them is not known."""
     known = list(counts)
     return None if None in known else sum(count or 0 for count in known)
 
 
-def _facts(recipe: Recipe, identity: str, outcome: Outcome, totals: Totals) -> dict[str, Any]:
+def _facts(recipe: Recipe, identity: str, stream: PromptStream, outcome: Outcome, totals: Totals) -> dict[str, Any]:
     """What the report tells of the corpus; see `Totals` for what counts as paid."""
     rejected = outcome.rejected
     forms = Counter(attempt.unit.form for attempt in outcome.accepted)
@@ -156,6 +177,7 @@ def _facts(recipe: Recipe, identity: str, outcome: Outcome, totals: Totals) -> d
         "cost_usd": _cost(recipe, totals),
         "teacher": identity,
         "forms": dict(sorted(forms.items())),
+        "passages_barred": _barred(stream),
     }
 
 

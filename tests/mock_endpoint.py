@@ -50,6 +50,7 @@ class Faults:
     echo_key: str | None = None  # HTTP 400 with the key in the message
     short: str | None = None  # a two-word answer
     empty: str | None = None  # an answer without text
+    answer_with: str = ""  # stands at the end of every answer
     limited_first: int = 0  # this many first requests get 429 with Retry-After
     broken_first: int = 0  # this many first requests get 500
     broken: bool = False  # every request gets 500
@@ -111,6 +112,7 @@ class Endpoint:
         if faults.delay:
             await asyncio.sleep(faults.delay * random.Random(f"delay {question}").uniform(0.5, 1.5))
         answer = "Two words." if faults.short and faults.short in text else _prose(generator, faults.words)
+        answer = f"{answer} {faults.answer_with}".strip()
         if faults.empty and faults.empty in text:
             answer = " "
         return web.json_response(completion(answer, body))

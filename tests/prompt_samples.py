@@ -11,6 +11,17 @@ SNIPPETS = [
 ]
 
 
+# A form as a user may write it.
+USERS_FORM = """{#
+teaches: rhymes that hold a fact
+moves: reading
+words: 90
+kinds: [concept, cause]
+#}
+Write a rhyme of eight lines about this: {{ title }}.
+"""
+
+
 def recipe(seed: int = 0, fields: list[str] | None = None, **prompts: object) -> Recipe:
     """A recipe that says nothing but how to draw prompts."""
     return Recipe(name="test", seed=seed, topics=Topics(fields=fields or []), prompts=Prompts(**prompts))

@@ -104,6 +104,16 @@ def test_corpora_are_parquet_that_anyone_reads_with_provenance_and_no_text_twice
         assert row["provenance"]["finish_reason"] in ("stop", "length")
 
 
+def test_the_corpora_are_measured_and_ten_documents_stand_beside_their_prompts(finished: tuple[Path, str]):
+    folder, output = finished
+    facts = RunFolder(folder).require("corpus/diversity").facts["diversity"]
+    assert set(facts) == {"web", "code", "synthetic"}
+    assert all(0 < found["vendi"] <= 1 and 0 < found["distinct_4"] <= 1 for found in facts.values())
+    assert facts["synthetic"]["near_duplicates"] == 0
+    assert (folder / "corpus" / "diversity" / "corpora.html").read_text().count("<article>") == 10
+    assert "near duplicates" in output
+
+
 def test_accepted_tokens_reach_the_recipes_target(finished: tuple[Path, str], repository: Path):
     folder, _ = finished
     facts = RunFolder(folder).require("corpus/synthetic").facts

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from prompt_samples import SNIPPETS, recipe, text_of
+from prompt_samples import SNIPPETS, USERS_FORM, recipe, text_of
 
 from primer.errors import PrimerError
 from prompts.forms import load_form, load_forms
@@ -133,16 +133,6 @@ def test_a_teachers_reply_is_a_value_and_never_a_template(hostile: str) -> None:
     plain = unit.messages(["@@@", "one"])[1]["content"]
     assert plain.count("@@@") == 1
     assert unit.messages([hostile, "one"])[1]["content"] == plain.replace("@@@", hostile)
-
-
-USERS_FORM = """{#
-teaches: rhymes that hold a fact
-moves: reading
-words: 90
-kinds: [concept, cause]
-#}
-Write a rhyme of eight lines about this: {{ title }}.
-"""
 
 
 def test_a_form_is_added_by_dropping_a_file_into_a_folder(tmp_path: Path) -> None:
