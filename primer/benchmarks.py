@@ -32,7 +32,7 @@ class Question:
     Attributes:
         where: File and line.
         text: What is asked.
-        texts: Every text of the row: question, answers, passages.
+        texts: Every text of the row: question, answers, passages; a sentence with a gap also filled in.
     """
 
     where: str
@@ -126,7 +126,15 @@ def _read(path: Path) -> Iterator[Question]:
         context = row.get("context")
         if isinstance(context, str) and len(context) <= _LONGEST_CONTEXT:
             asked = f"{context} {asked}"
-        yield Question(where, asked, tuple(dict.fromkeys([asked, *_texts(row)])))
+        yield Question(where, asked, tuple(dict.fromkeys([asked, *_texts(row), *_filled(row, asked)])))
+
+
+def _filled(row: dict[str, Any], asked: str) -> Iterator[str]:
+    """A sentence with a gap, as WinoGrande has, with each option in it: so it stands in a text."""
+    if "_" in asked:
+        for column, option in row.items():
+            if column.startswith("option") and isinstance(option, str):
+                yield asked.replace("_", option)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -14,8 +14,8 @@ from primer.words import text_words
 # 2005.14165, appendix C), OLMo and Cosmopedia 8 to 10; a passage is cheap to replace, so ours is strict.
 RUN = 8
 
-# A question of fewer words is found whole; one of fewer than this says nothing of its own.
-_SHORTEST_QUESTION = 5
+# A text of fewer words is found whole; one of fewer than this says nothing of its own.
+_SHORTEST = 5
 
 
 class BenchmarkText:
@@ -33,10 +33,9 @@ class BenchmarkText:
             before = len(hashes)
             for row in questions[suite]:
                 for text in row.texts:
-                    hashes.extend(_runs(text_words(text), RUN))
-                asked = text_words(row.text)
-                if _SHORTEST_QUESTION <= len(asked) < RUN:
-                    hashes.extend(_runs(asked, len(asked)))
+                    words = text_words(text)
+                    if len(words) >= _SHORTEST:
+                        hashes.extend(_runs(words, min(RUN, len(words))))
             owners.extend([number] * (len(hashes) - before))
         found = np.array(hashes, dtype=np.int64)
         self._hashes, first = np.unique(found, return_index=True)
@@ -45,7 +44,7 @@ class BenchmarkText:
     def suite_of(self, text: str) -> str | None:
         """The suite that shares a run of words with a text, the first of them if there are several; or None."""
         words = text_words(text)
-        runs = [run for length in range(_SHORTEST_QUESTION, RUN + 1) for run in _runs(words, length)]
+        runs = [run for length in range(_SHORTEST, RUN + 1) for run in _runs(words, length)]
         if not runs or not len(self._hashes):
             return None
         sought = np.array(runs, dtype=np.int64)

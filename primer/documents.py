@@ -168,8 +168,8 @@ def read_documents(folder: Path, split: str, columns: list[str] | None = None) -
         raise PrimerError(f"{path} cannot be read: {error}", "Run `primer synth` to make it again.") from None
 
 
-def sample_documents(folder: Path, blocks: int, seed: int, columns: list[str]) -> list[dict[str, Any]]:
-    """Rows of a corpus folder from so many of its blocks of 1,024, chosen at random; all rows of a smaller corpus.
+def sample_documents(folder: Path, count: int, blocks: int, seed: int, columns: list[str]) -> list[dict[str, Any]]:
+    """Random rows of a corpus folder, read from at most so many of its blocks of 1,024; all rows of a small corpus.
 
     Raises:
         PrimerError: If a file is missing or no Parquet.
@@ -179,9 +179,12 @@ def sample_documents(folder: Path, blocks: int, seed: int, columns: list[str]) -
         with ExitStack() as stack:
             files = [stack.enter_context(pq.ParquetFile(folder / f"{split}.parquet")) for split in SPLITS]
             places = [(file, block) for file in files for block in range(file.num_row_groups)]
-            for place in sorted(random.Random(seed).sample(range(len(places)), min(blocks, len(places)))):
+            generator = random.Random(seed)
+            chosen = sorted(generator.sample(range(len(places)), min(blocks, len(places))))
+            for place in chosen:
                 file, block = places[place]
-                rows.extend(file.read_row_group(block, columns=columns).to_pylist())
+                found = file.read_row_group(block, columns=columns).to_pylist()
+                rows.extend(generator.sample(found, min(len(found), -(-count // len(chosen)))))
     except (OSError, pa.ArrowInvalid) as error:
         raise PrimerError(f"{folder} cannot be read: {error}", "Run `primer synth` to make it again.") from None
     return rows

@@ -177,7 +177,7 @@ def _print(unit: Unit, *, as_json: bool) -> None:
     from primer.progress import printer
 
     # What a teacher will answer is not known yet: later prompts show where its words will stand.
-    replies = [f"[the reply to prompt {step + 1}]" for step in range(unit.steps)]
+    replies = [f"[the reply to prompt {step + 1}]\n[its second line]\n[its third line]" for step in range(unit.steps)]
     asked = [unit.messages(replies[:step]) for step in range(unit.steps)]
     if as_json:
         row = dict(_axes(unit)) | {

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# A word of any script; 0.3, -3, C++ and C# are words of their own.
-_WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+(?:\.\w+)*(?:\+\+|#)?")
+# A word of any script, or a number; -3, C++ and C# are words of their own.
+_WORD = re.compile(r"(?:(?<!\w)-(?=\d))?(?:\d+(?:\.\d+)+|\w+)(?:\+\+|#)?")
+
+_APOSTROPHES = str.maketrans("", "", "'\u2018\u2019\u02bc`\u00b4")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 def text_words(text: str) -> list[str]:
     """The words of a text in their order."""
-    plain = text.lower()
-    if not plain.isascii():
-        plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
-    return _WORD.findall(plain.replace("'", "").replace("\u2019", ""))
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return _WORD.findall(_THOUSANDS.sub("", text.lower().translate(_APOSTROPHES)))

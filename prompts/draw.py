@@ -47,7 +47,8 @@ class Shares:
         The turns walk round the circle of weights in golden steps from a uniform start, so that an item comes up
         by its weight over the turns, and over many starts in every turn. A step is 0.38 of the circle (the shorter
         way), so only an item with a larger share can meet itself; in such a run every second turn goes to another
-        item. Two items take turns. It costs the same at turn 0 and at turn 1,000,000.
+        item. Two items take turns. The cost grows with the length of such a run alone: with all but a millionth of the
+        weight on one item, a walk back over as many turns.
         """
         if self._count == 1:
             return 0

@@ -11,9 +11,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, NoReturn
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, Undefined, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
@@ -33,6 +34,7 @@ VARIABLES: dict[str, Any] = {
     "words": 300,
 }
 STEP_VARIABLES = ("replies", "number", "times")
+EXAMPLE_REPLY = "1. The first line of a reply.\n2. Its second line.\n3. Its third line."
 
 _FRONT_MATTER = re.compile(r"\{#\n(.*?)\n#\}\n", re.DOTALL)
 
@@ -47,13 +49,16 @@ class StepAbout(Strict):
     keep: bool = True
 
 
+StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
 class FrontMatter(Strict):
     """The comment at the head of a form: what it is for, and which topics it suits."""
 
     teaches: str
     moves: str
     words: Words | None = None
-    steps: dict[str, StepAbout] = Field({})
+    steps: dict[StepName, StepAbout] = Field({})
     kinds: list[str] = Field([])
     fields: list[str] = Field([])
     not_fields: list[str] = Field([])
@@ -108,8 +113,9 @@ class Form:
             said: dict[str, list[str]] = {earlier.block: [] for earlier in self.steps}
             for earlier, reply in zip(self.steps, replies, strict=False):
                 said[earlier.block].append(reply)
+            replied = SimpleNamespace(**said)  # a dictionary's own names (items, keys) would hide steps of these names
             context = self.template.new_context(
-                {**values, "replies": said, "number": at.number, "times": at.times},
+                {**values, "replies": replied, "number": at.number, "times": at.times},
             )
             return "".join(self.template.blocks[at.block](context)).strip()
         except Exception as error:  # whatever a template of the user's raises, from a division by zero to a list's end
@@ -157,9 +163,12 @@ def load_form(path: Path, fields: Sequence[str] | None = None) -> Form:
             f"{path}: its blocks are {', '.join(blocks) or 'none'}, its steps {', '.join(about.steps) or 'none'}.",
             "Write one `{% block NAME %} ... {% endblock %}` for each name under `steps:`, and no other.",
         )
-    for step in range(len(steps)):
-        if not form.render(step, VARIABLES, ["A reply.\nOf two lines."] * step):
-            raise PrimerError(f"{path}: {steps[step].block or 'it'} renders to nothing.", "Write the request in it.")
+    for words in (20, 300, 4000):
+        for step in range(len(steps)):
+            if not form.render(step, {**VARIABLES, "words": words}, [EXAMPLE_REPLY] * step):
+                raise PrimerError(
+                    f"{path}: {steps[step].block or 'it'} renders to nothing.", "Write the request in it."
+                )
     return form
 
 
@@ -171,6 +180,7 @@ def compile_template(path: Path, source: str, variables: Sequence[str]) -> Templ
     """
     try:
         tree = _ENVIRONMENT.parse(source, filename=str(path))
+        _check_blocks(tree, path)
         unknown = meta.find_undeclared_variables(tree) - set(variables)
         for node in tree.find_all(nodes.Name):
             if node.name in unknown:
@@ -182,6 +192,21 @@ def compile_template(path: Path, source: str, variables: Sequence[str]) -> Templ
         return Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.make_globals(None))
     except TemplateSyntaxError as error:
         _fail(path, error)
+
+
+def _check_blocks(tree: nodes.Template, path: Path) -> None:
+    """In a template with blocks nothing else is ever rendered: what stands outside of them is a mistake."""
+    if not any(isinstance(node, nodes.Block) for node in tree.body):
+        return
+    for node in tree.body:
+        blank = isinstance(node, nodes.Output) and all(
+            isinstance(part, nodes.TemplateData) and not part.data.strip() for part in node.nodes
+        )
+        if not blank and not isinstance(node, nodes.Block):
+            raise PrimerError(
+                f"{path}, line {node.lineno}: something stands outside the blocks, where it is never used.",
+                "Move it into each block that needs it.",
+            )
 
 
 def _front_matter(source: str, path: Path, fields: Sequence[str]) -> FrontMatter:
@@ -243,7 +268,18 @@ def _sandbox() -> ImmutableSandboxedEnvironment:
         autoescape=False,  # prompts are plain text, not HTML
     )
     environment.filters["last_words"] = _last_words
+    # A unit is the same whenever it is rendered: nothing random, nothing that hangs on where an object lies.
+    for name in ("random", "pprint", "xmlattr"):
+        del environment.filters[name]
+    environment.globals = {"range": environment.globals["range"]}
+    environment.finalize = _plain
     return environment
+
+
+def _plain(value: Any) -> Any:
+    if callable(value) and not isinstance(value, Undefined):
+        raise TypeError(f"{getattr(value, '__name__', 'it')!r} is a method: call it with (), or leave it out")
+    return value
 
 
 _ENVIRONMENT = _sandbox()

@@ -76,10 +76,12 @@ class _Index:
         words = [word for word in self._words([text])[0] if word in self._bm25.vocab_dict]
         if not words:
             return []
-        scores = self._bm25.get_scores(words)
-        found = np.flatnonzero(scores > 0)
         # Rounded, so that the order does not hang on the last bit of a machine's sum.
-        best = np.argsort(-np.round(scores[found], 4), kind="stable")[:_NEAREST]
+        scores = np.round(self._bm25.get_scores(words), 4)
+        found = np.flatnonzero(scores > 0)
+        if len(found) > _NEAREST:
+            found = found[scores[found] >= np.partition(scores[found], -_NEAREST)[-_NEAREST]]
+        best = np.argsort(-scores[found], kind="stable")[:_NEAREST]
         places: list[int] = found[best].tolist()
         return places
 

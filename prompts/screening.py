@@ -11,17 +11,18 @@ from prompts.passages import Snippet
 # What identifies or reaches a person, or opens a door: addresses for mail and machines, telephone, card and account
 # numbers, keys. Better a harmless number too many than one that reaches somebody.
 _PERSONAL = re.compile(
-    r"[\w.+-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.|\s?\(?dot\)?\s?)\w{2,}"
+    r"[\w.+-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.|\s?\(?dot\)?\s?)\w{2,}|\bat \w+ dot \w{2,4}\b"
     r"|(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])"
     r"|(?:\+|\b00)\d{1,3}[ .()/-]*(?:\d[ .()/-]*){6,12}\d"
-    r"|\(?\b\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b"
+    r"|\(?\b\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b|\b0\d{2,4}[ -]\d{3,4}[ -]\d{3,4}\b"
     r"|\b(?:tel|phone|call|fax|mobile)\b[^.\n]{0,12}\d[\d ().-]{5,}\d"
     r"|\b\d{3}-\d{2}-\d{4}\b"
     r"|\b(?:\d[ -]?){13,19}\b"
-    r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b"
+    r"|\b(?-i:[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7})\b"
     r"|\b(?:sk|pk|ghp|gho|xox[abp]|AKIA|AIza|hf)[-_]?[A-Za-z0-9_-]{16,}"
     r"|\b(?=\w*\d)(?=\w*[A-Za-z])\w{28,}\b"
-    r"|\b\d{1,5} (?:[A-Z]\w+ ){1,3}(?:Street|St|Avenue|Ave|Road|Rd|Lane|Drive|Boulevard|Blvd|Court|Way)\b",
+    r"|\b\d{1,5} (?-i:(?:[A-Z]\w+ ){1,3}(?:Street|St|Avenue|Ave|Road|Rd|Lane|Drive|Boulevard|Blvd|Court|Way)\b)"
+    r"|\b(?:lives?|living|resides?) at \d|\bborn on \d",
     re.IGNORECASE,
 )
 
@@ -35,7 +36,8 @@ _UNFIT = re.compile(
     r"|heroin|cocaine|meth|methamphetamine\w*|opioids?|fentanyl"
     r"|fuck\w*|motherfuck\w*|shit\w*|bullshit|bitch\w*|whor(?:e|es|ing)|sluts?|cunts?|dicks?|assholes?|bastards?|damn\w*"
     r"|nigg\w+|fagg\w+|fags?|dykes?|trann(?:y|ies)|retard(?:s|ed)?|spics?|kikes?|chinks?|gooks?|wetbacks?|ragheads?"
-    r"|towelheads?|gyps(?:y|ies)|redskins?|injuns?|darkies|negroe?s?|subhuman\w*|vermin)\b",
+    r"|towelheads?|gyps(?:y|ies)|redskins?|injuns?|darkies|negroe?s?|subhuman\w*|vermin|morons?"
+    r"|idiots?|deserved? to die)\b",
     re.IGNORECASE,
 )
 
@@ -62,7 +64,8 @@ _GROUP = re.compile(
 
 # Words for the machine that reads the passage.
 _FOR_A_MACHINE = re.compile(
-    r"\b(?:ignore|disregard|forget|override)\b[^.]{0,30}\b(?:instructions?|prompts?|rules|above|previous)\b"
+    r"\b(?:ignore|disregard|forget|override)\b[^.]{0,30}\b(?:instructions?|prompts?|rules|above|previous|user|said)\b"
+    r"|\bfrom now on,? you\b|\boutput (?:only|nothing)\b|\bsay nothing else\b"
     r"|\bsystem prompts?\b|\b(?:as|are|am) an? (?:ai|language model|assistant|chatbot)\b|\blanguage models?\b"
     r"|\bchat ?gpt\b|\b(?:respond|reply|answer) (?:only )?with\b|\byour instructions\b|\bnew instructions?\b",
     re.IGNORECASE,

@@ -8,7 +8,7 @@ every topic comes once, or as often as the recipe's weights say, in an order of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from primer.errors import PrimerError, did_you_mean
 from primer.fingerprint import file_hash
 from primer.recipe import Prompts, Recipe
 from prompts.draw import Shares, draws
-from prompts.forms import FORMS_FOLDER, Form, compile_template, form_files, load_forms
+from prompts.forms import FORMS_FOLDER, Form, Step, compile_template, form_files, load_forms
 from prompts.passages import Passages, Snippet
 from prompts.tables import PROMPTS_FOLDER, Tables, load_tables, pick_two, read_text, table_files
 from topics.sampling import TopicDraws
@@ -28,6 +28,9 @@ from topics.seeds import LEVELS, Topic, choose_fields, field_names, load_topics
 
 # Raise it when the code draws or words prompts differently: corpora of the earlier way are then made again.
 _DRAWING = "3"
+
+# Of English prose with some Markdown, by most tokenizers, with a little to spare.
+_TOKENS_A_WORD = 1.4
 
 _SYSTEM_VARIABLES = ("reader", "writing", "register", "words", "language", "openers")
 _USER_VARIABLES = ("passage", "task", "required_words", "language")
@@ -95,7 +98,7 @@ class PromptStream:
     among the forms that take one (`snippets` in their front matter).
 
     Args:
-        recipe: Its seed, `topics` and `prompts` count; nothing else does.
+        recipe: Its seed, `topics`, `prompts` and `synth.sampling.max_tokens` count; nothing else does.
         snippets: Passages, from `prompts.snippets.cut_snippets`. Their order counts.
         barred: Ids of passages that must not be used, with the reason (`prompts.screening.barred_passages`).
         forms: Forms to choose among; None means those in the recipe's folders.
@@ -127,7 +130,7 @@ class PromptStream:
         self._lengths = _Axis(_weighted("lengths", settings.lengths, list(styles.lengths)))
         self._registers = _Axis(_weighted("registers", settings.registers, list(styles.registers)))
         self._languages = _Axis(_weighted("languages", settings.languages, list(styles.languages)))
-        self._seed = recipe.seed
+        self._seed, self._most_words = recipe.seed, recipe.synth.sampling.max_tokens / _TOKENS_A_WORD
         self._snippet_share, self._words_share = settings.snippet_share, settings.required_words
         self._passages, self.barred = _passages(settings, snippets, barred), barred
         self._system, self._user = _wrapping("_system", _SYSTEM_VARIABLES), _wrapping("_user", _USER_VARIABLES)
@@ -188,21 +191,17 @@ class PromptStream:
             },
         )
 
-    @property
-    def longest_request(self) -> int:
-        """The most words that any prompt of the recipe asks for."""
-        longest = max(step.words for form in self.forms.values() for step in form.steps)
-        return self._words_asked(longest, max(self._lengths.names, key=self._tables.styles.lengths.__getitem__))
-
-    def _words_asked(self, words: int, length: str) -> int:
+    def _words_asked(self, step: Step, length: str) -> int:
+        """How many words a step asks for: by its form and the unit's length, and never more than a reply may have."""
+        words = step.words * (self._tables.styles.lengths[length] if step.keep else 1.0)
         # To tens: "about 175 words" would promise an exactness that no teacher has.
-        return max(10, round(words * self._tables.styles.lengths[length] / 10) * 10)
+        return max(10, int(min(words, self._most_words)) // 10 * 10)
 
     def messages(self, unit: Unit, values: Mapping[str, Any], replies: Sequence[str]) -> list[dict[str, str]]:
         """See `Unit.messages`."""
         form, styles = self.forms[unit.form], self._tables.styles
         step = form.steps[len(replies)]
-        words = self._words_asked(step.words, unit.length)
+        words = self._words_asked(step, unit.length)
         language = styles.languages[unit.language]
         # The words belong into the document; a plan that knows them makes room for them.
         no_text_yet = not any(earlier.keep for earlier in form.steps[: len(replies)])
@@ -268,13 +267,14 @@ def _wrapping(name: str, variables: Sequence[str]) -> Template:
     return compile_template(path, read_text(path), variables)
 
 
-def _passages(settings: Prompts, snippets: Sequence[Snippet], barred: Collection[str]) -> Passages | None:
+def _passages(settings: Prompts, snippets: Sequence[Snippet], barred: Mapping[str, str]) -> Passages | None:
     if settings.snippet_share == 0:
         return None
     if all(snippet.id in barred for snippet in snippets):
         problem = "there is no passage of web text to use"
         if snippets:
-            problem = f"all {len(snippets)} passages of web text share words with a benchmark"
+            reasons = ", ".join(sorted(set(barred.values())))
+            problem = f"none of the {len(snippets)} passages of web text may be used ({reasons})"
         raise PrimerError(
             f"prompts.snippet_share is {settings.snippet_share:g}, but {problem}.",
             "Set prompts.snippet_share to 0, or take more text (web.characters).",

@@ -6,6 +6,7 @@ Rules are few and can be told to a person. They look at form alone; whether a te
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +26,7 @@ REASONS = (
     "meta_talk",
     "repetitive",
     "copied_prompt",
+    "form_failed",
     # of a whole document
     "too_short",
     "copied_passage",
@@ -108,6 +110,8 @@ class Judge:
         words = text.lower().split()
         if len(words) < self._rules.min_words:
             return "too_short"
+        if self._repetitive(text, words):  # each part may be fine, and the third like the first
+            return "repetitive"
         if passage and copied(passage, text).share > self._rules.max_copied:
             return "copied_passage"
         if (digest := text_hash(text)) in self._known:
@@ -127,13 +131,16 @@ class Judge:
         if is_meta_talk(text):
             return "meta_talk"
         words = text.lower().split()
-        most = self._rules.max_repetition
-        if repeated_share(words, _REPEATED_WORDS) > most or repeated_line_share(text) > most:
+        if self._repetitive(text, words):
             return "repetitive"
         prompt = " ".join(message["content"] for message in messages).lower().split()
         if shared_share(words, prompt, _COPIED_WORDS) > _MOST_COPIED:
             return "copied_prompt"
         return None
+
+    def _repetitive(self, text: str, words: Sequence[str]) -> bool:
+        most = self._rules.max_repetition
+        return repeated_share(words, _REPEATED_WORDS) > most or repeated_line_share(text) > most
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class Copied:
     """How much of a passage came back.
 
     Attributes:
-        share: Share of its characters in runs of eight words or more that the text holds, too.
+        share: Share of its characters in runs of eight words or more (all of a shorter passage) that the text holds.
         longest: Words of the longest run that both hold.
     """
 
@@ -152,10 +159,9 @@ class Copied:
 def copied(passage: str, text: str) -> Copied:
     """How much of a passage a text repeats, word by word, whatever the case and punctuation."""
     ours, theirs = text_words(passage), text_words(text)
-    length = 1
-    while length <= len(ours) and shared_share(ours, theirs, length) > 0:
-        length += 1
-    return Copied(shared_share(ours, theirs, _COPIED_WORDS) if length > _COPIED_WORDS else 0.0, length - 1)
+    # A run of some length holds all shorter ones, so the longest is found by halving.
+    longest = bisect_left(range(1, len(ours) + 1), True, key=lambda length: not shared_share(ours, theirs, length))
+    return Copied(shared_share(ours, theirs, max(1, min(_COPIED_WORDS, len(ours)))), longest)
 
 
 def trim_to_sentence(text: str) -> str:

@@ -25,6 +25,8 @@ def make_corpora(recipe: Recipe, run: RunFolder) -> None:
     Raises:
         PrimerError: If a source cannot be read, or the teacher cannot be used.
     """
+    if "synthetic" in recipe.needed_sources():
+        _check_prompts(recipe)
     stages = {"web": _web_stage, "code": _code_stage, "synthetic": _synthetic_stage}
     made: list[str] = []
     for source in recipe.needed_sources():
@@ -44,15 +46,22 @@ def prompt_stream(recipe: Recipe, run: RunFolder) -> PromptStream:
 
     if recipe.prompts.snippet_share == 0:
         return make_stream(recipe, None)
+    _check_prompts(recipe)
     try:
         run.require("corpus/web")
     except PrimerError as missing:
-        prompts = recipe.prompts.model_copy(update={"snippet_share": 0.0})
-        make_stream(recipe.model_copy(update={"prompts": prompts}), None)  # a mistake in the recipe is named first
         raise PrimerError(
             missing.problem, f"{missing.remedy} Prompts without passages need none: --set prompts.snippet_share=0"
         ) from None
     return make_stream(recipe, run.folder("corpus/web"))
+
+
+def _check_prompts(recipe: Recipe) -> None:
+    """Name a mistake in a form or a table of weights before any work begins: passages need a corpus, they do not."""
+    from prompts.stream import PromptStream
+
+    prompts = recipe.prompts.model_copy(update={"snippet_share": 0.0})
+    PromptStream(recipe.model_copy(update={"prompts": prompts}), [])
 
 
 def _web_stage(recipe: Recipe, _run: RunFolder, reads: tuple[str, ...]) -> Stage:

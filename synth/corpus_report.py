@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from primer.documents import sample_documents
-from primer.fingerprint import file_hash, stage_settings
+from primer.fingerprint import file_hash, fingerprint, stage_settings
 from primer.progress import say
 from primer.recipe import Recipe
 from primer.run import Built, RunFolder, Stage, write_json, write_text
+from prompts.tables import PROMPTS_FOLDER
 
 if TYPE_CHECKING:
     from synth.diversity import Diversity
@@ -25,8 +26,8 @@ _TEMPLATE = Path(__file__).parent / "corpus_report.html.j2"
 # Raise it when the measures change: they are then taken again.
 _MEASURES = "1"
 
-# Of a corpus of any size at most so many blocks of 1,024 documents are read.
-_BLOCKS = 8
+# Of a corpus of any size at most so many blocks are read, and so many documents kept.
+_BLOCKS, _DOCUMENTS = 64, 8192
 _MOST_WORDS = 50_000
 _EMBEDDED = 100
 _SAMPLES = 10
@@ -60,42 +61,61 @@ def report_corpora(recipe: Recipe, run: RunFolder, corpora: Sequence[str]) -> No
         name=STAGE,
         settings=stage_settings(recipe, STAGE),
         reads=tuple(corpora),
-        material={"template": file_hash(_TEMPLATE), "measures": _MEASURES},
+        material={
+            "template": file_hash(_TEMPLATE),
+            "styles": file_hash(PROMPTS_FOLDER / "styles.yaml"),  # the stock openers
+            "measures": _MEASURES,
+            **{f"facts of {name}": fingerprint(run.require(name).facts) for name in corpora},
+        },
         build=partial(_build, recipe, run, corpora),
     )
     measured: dict[str, dict[str, Any]] = run.complete(stage).facts["diversity"]
-    if "synthetic" in measured:
-        found = measured["synthetic"]
+    page = run.folder(STAGE) / "corpora.html"
+    if (found := measured.get("synthetic")) and (rejected := _rejected(run)):
         say(
-            f"  synthetic: {found['near_duplicates']:.1%} near duplicates; {found['openings']:.1%} begin like others, "
-            f"{found['stock_openings']:.1%} with a stock opener; mean cosine {found['cosine']:.3f}  "
-            f"[dim]({run.folder(STAGE) / 'corpora.html'})[/]"
+            f"  synthetic: {rejected}; {found['openings']:.1%} of {found['counted']:,d} begin like others, "
+            f"{found['stock_openings']:.1%} with a stock opener; mean cosine {found['cosine']:.3f}  [dim]({page})[/]"
         )
 
 
+def _rejected(run: RunFolder) -> str:
+    """What was turned away because it repeated something; "" if the run has no synthetic corpus."""
+    manifest = run.manifest("corpus/synthetic")
+    if manifest is None:
+        return ""
+    facts = manifest.facts
+    return (
+        f"{facts['duplicates_removed']:,d} of {facts['units']:,d} units were duplicates or near duplicates of earlier "
+        f"ones and were left out"
+    )
+
+
 def _build(recipe: Recipe, run: RunFolder, corpora: Sequence[str], folder: Path) -> Built:
-    from synth.diversity import equal_words, measure
+    from synth.diversity import embed_heads, equal_words, measure
 
     columns = ["id", "text", "title", "provenance"]
     rows = {
-        stage.split("/")[1]: sample_documents(run.folder(stage), _BLOCKS, recipe.seed, columns) for stage in corpora
+        stage.split("/")[1]: sample_documents(run.folder(stage), _DOCUMENTS, _BLOCKS, recipe.seed, columns)
+        for stage in corpora
     }
     texts = {name: [row["text"] for row in some] for name, some in rows.items()}
     samples = equal_words(texts, _MOST_WORDS, recipe.seed)
-    embedded = min(_EMBEDDED, *map(len, samples.values())) if len(samples) > 1 else _EMBEDDED
+    samples = {name: sample for name, sample in samples.items() if len(sample) > 1}
+    counted = min(map(len, samples.values()), default=0)
     measured = {
-        name: measure(sample, f"{name} corpus", recipe.seed, embedded)
+        name: measure(sample, embed_heads(sample[: min(_EMBEDDED, counted)], f"{name} corpus"), counted)
         for name, sample in samples.items()
-        if len(sample) > 1
     }
     facts = {name: asdict(found) for name, found in measured.items()}
     write_json(folder / "diversity.json", facts)
-    write_text(folder / "corpora.html", _page(recipe, rows, measured))
+    write_text(folder / "corpora.html", _page(recipe, rows, measured, _rejected(run)))
     words = max((found.words for found in measured.values()), default=0)
     return Built(f"{len(measured)} corpora measured, {words:,d} words each", {"diversity": facts})
 
 
-def _page(recipe: Recipe, rows: Mapping[str, list[dict[str, Any]]], measured: Mapping[str, Diversity]) -> str:
+def _page(
+    recipe: Recipe, rows: Mapping[str, list[dict[str, Any]]], measured: Mapping[str, Diversity], rejected: str
+) -> str:
     from jinja2 import Environment, StrictUndefined
 
     synthetic = sorted(rows.get("synthetic", []), key=lambda row: str(row["id"]))
@@ -104,6 +124,7 @@ def _page(recipe: Recipe, rows: Mapping[str, list[dict[str, Any]]], measured: Ma
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         name=recipe.name,
         corpora=measured,
+        rejected=rejected,
         measures=[
             {
                 "label": label,
@@ -129,8 +150,8 @@ def _sample(row: dict[str, Any]) -> dict[str, Any]:
         "text": row["text"],
         "prompt": made["prompt"],
         "about": ", ".join(about),
-        "words": f"{made['words_used']} of {len(made['required_words'])} required words used"
-        if made["required_words"]
+        "words": f"{made['words_used']} of {len(made['required_words'])} required words stand in it as they were given"
+        if made["words_used"] is not None and made["required_words"]
         else "",
         "passage": f"passage {made['snippet_id']}, {made['snippet_copied']:.0%} of it copied"
         if made["snippet_id"]

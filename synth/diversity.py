@@ -1,22 +1,24 @@
 """How much the texts of a corpus repeat each other: measures that anyone can compute again.
 
-All but the near duplicates depend on how much text there is, so corpora are compared at an equal number of words.
+All of them depend on how much text there is, or how many texts: corpora are compared at equal numbers of both.
 """
 
 from __future__ import annotations
 
 import gzip
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import numpy as np
 
 from primer.words import text_words
 from prompts.tables import load_tables
-from topics.embedding import embed
+from topics.embedding import Vectors, embed
 
 # Two texts are near duplicates if the estimated Jaccard similarity of their 5-word shingles exceeds 0.7, and related
 # if that of their 3-word shingles exceeds 0.1: texts made from one mould share phrases, if not sentences.
@@ -32,7 +34,6 @@ _OPENING_WORDS = 4
 _COMMONEST = 10
 
 # Embeddings are what takes time: on two cores some 40 ms for the first 100 words of a text.
-_EMBEDDED = 600
 _EMBEDDED_WORDS = 100
 
 
@@ -43,6 +44,7 @@ class Diversity:
     Attributes:
         documents: How many were measured.
         words: Their words.
+        counted: How many of them `near_duplicates`, `related` and `openings` are of.
         near_duplicates: Share of the documents whose MinHash Jaccard similarity with another one exceeds 0.7
             (5-word shingles).
         related: The same at 0.1 with 3-word shingles.
@@ -59,6 +61,7 @@ class Diversity:
 
     documents: int
     words: int
+    counted: int
     near_duplicates: float
     related: float
     openings: float
@@ -71,33 +74,39 @@ class Diversity:
     embedded: int
 
 
-def measure(texts: Sequence[str], name: str, seed: int = 0, embedded: int = _EMBEDDED) -> Diversity:
+def measure(texts: Sequence[str], vectors: Vectors, counted: int | None = None) -> Diversity:
     """The measures of some texts, at least two.
 
     Args:
-        texts: Documents.
-        name: What they are, for the progress bar.
-        seed: Chooses the documents to embed, where there are more than that.
-        embedded: Most documents to embed, by their first 100 words.
+        texts: Documents, in random order.
+        vectors: Unit vectors (`embed_heads`) of at least two of them, shape (number, dimension).
+        counted: How many, from the first, are looked at for what grows with the number of documents: near duplicates,
+            related texts, openings. None means all.
     """
     words = [text_words(text) for text in texts]
-    chosen = random.Random(seed).sample(list(texts), min(embedded, len(texts)))
-    cosine, vendi = _dispersion([" ".join(text.split()[:_EMBEDDED_WORDS]) for text in chosen], name)
+    counted = counted or len(texts)
+    cosine, vendi = _dispersion(vectors)
     data = "\n\n".join(texts).encode()
     return Diversity(
         documents=len(texts),
         words=sum(map(len, words)),
-        near_duplicates=_alike(words, _SHINGLE, NEAR_DUPLICATE),
-        related=_alike(words, _RELATED_SHINGLE, _RELATED),
-        openings=common_openings(words),
+        counted=counted,
+        near_duplicates=_alike(words[:counted], _SHINGLE, NEAR_DUPLICATE),
+        related=_alike(words[:counted], _RELATED_SHINGLE, _RELATED),
+        openings=common_openings(words[:counted]),
         stock_openings=sum(is_stock_opening(text) for text in texts) / len(texts),
         distinct_2=_distinct(words, 2),
         distinct_4=_distinct(words, 4),
         compression=len(data) / len(gzip.compress(data, 9, mtime=0)),
         cosine=cosine,
         vendi=vendi,
-        embedded=len(chosen),
+        embedded=len(vectors),
     )
+
+
+def embed_heads(texts: Sequence[str], name: str) -> Vectors:
+    """Unit vectors of the first 100 words of some texts; `name` is for the progress bar."""
+    return embed([_head(text, _EMBEDDED_WORDS) for text in texts], name, cached=False)
 
 
 def equal_words(corpora: Mapping[str, Sequence[str]], most: int, seed: int = 0) -> dict[str, list[str]]:
@@ -112,7 +121,7 @@ def equal_words(corpora: Mapping[str, Sequence[str]], most: int, seed: int = 0) 
         Documents of each corpus by their first 300 words, in random order, until they hold as many words as the
         smallest corpus does (or `most`).
     """
-    heads = {name: [" ".join(text.split(" ", 2 * _HEAD)[:_HEAD]) for text in texts] for name, texts in corpora.items()}
+    heads = {name: [_head(text, _HEAD) for text in texts] for name, texts in corpora.items()}
     target = min([most, *(sum(len(text.split()) for text in texts) for texts in heads.values())])
     samples: dict[str, list[str]] = {}
     for name, texts in heads.items():
@@ -126,6 +135,12 @@ def equal_words(corpora: Mapping[str, Sequence[str]], most: int, seed: int = 0) 
     return samples
 
 
+def _head(text: str, words: int) -> str:
+    """The first words of a text, with the white space between them."""
+    last = next(islice(re.finditer(r"\S+", text), words - 1, None), None)
+    return text[: last.end()] if last else text
+
+
 def common_openings(words: Sequence[Sequence[str]]) -> float:
     """Share of the texts that begin with one of the ten commonest beginnings of four words, if two or more share it."""
     openings = Counter(tuple(text[:_OPENING_WORDS]) for text in words)
@@ -133,14 +148,18 @@ def common_openings(words: Sequence[Sequence[str]]) -> float:
 
 
 def is_stock_opening(text: str) -> bool:
-    """Whether a text begins with one of the stock openers, whatever marks stand before it."""
-    return " ".join(text_words(text[:200])).startswith(_stock_openers())
+    """Whether a text begins with a stock opener, whatever marks, title or speaker's name stand before it."""
+    lines = [line for line in text.split("\n", 4) if line.strip()]
+    if len(lines) > 1 and not re.search(r"[.!?:,;][\"'”’*_)]*\s*$", lines[0]):
+        lines = lines[1:]  # a title
+    first = re.sub(r"^\W*\w+:\s", "", lines[0]) if lines else ""
+    return f"{' '.join(text_words(first[:200]))} ".startswith(_stock_openers())
 
 
 @cache
 def _stock_openers() -> tuple[str, ...]:
     openers = load_tables().styles.openers
-    return tuple(" ".join(text_words(opener)) for opener in (*openers.named, *openers.counted))
+    return tuple(" ".join(text_words(opener)) + " " for opener in (*openers.named, *openers.counted))
 
 
 def _distinct(words: Sequence[Sequence[str]], length: int) -> float:
@@ -173,11 +192,10 @@ def _runs(words: Sequence[str], length: int) -> Iterator[str]:
     return (" ".join(words[start : start + length]) for start in range(len(words) - length + 1))
 
 
-def _dispersion(texts: Sequence[str], name: str) -> tuple[float, float]:
+def _dispersion(vectors: Vectors) -> tuple[float, float]:
     """Mean cosine of two texts, and the Vendi score over the number of texts."""
-    vectors = embed(texts, name, cached=False).astype(np.float64)
     count = len(vectors)
-    kernel = vectors @ vectors.T
+    kernel = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     cosine = (kernel.sum() - np.trace(kernel)) / (count * (count - 1))
     spectrum = np.linalg.eigvalsh(kernel / count)
     spectrum = spectrum[spectrum > 1e-12]

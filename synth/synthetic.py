@@ -26,9 +26,6 @@ from synth.journal import Journal, Totals, answer_tag
 from synth.teachers import open_teacher, teacher_identity
 from synth.units import Attempt
 
-# Of English prose, by most tokenizers; for a warning.
-_TOKENS_A_WORD = 1.3
-
 
 def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path | None, known: set[str]) -> Built:
     """Generate the synthetic corpus into a folder.
@@ -46,7 +43,7 @@ def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path 
     synth = recipe.synth
     identity = teacher_identity(synth.teacher)
     stream = make_stream(recipe, web)
-    _announce(stream, synth.sampling)
+    _announce(stream)
     plan = Plan(identity, synth.sampling, synth.tokens, synth.concurrency)
     with Journal(journal_path, answer_tag(identity, synth.sampling)) as journal:
         outcome = generate(
@@ -58,11 +55,11 @@ def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path 
         )
     for reason, count in outcome.failed.most_common(3):
         say(f"  [yellow]{count:,d} prompts without a reply:[/] {escape(reason)}")
-    documents = [_document(attempt, identity, synth.sampling) for attempt in outcome.accepted]
+    documents = (_document(attempt, identity, synth.sampling) for attempt in outcome.accepted)
     counts = write_corpus(folder, documents, recipe.corpus.held_out_share, recipe.seed)
     share = len(outcome.accepted) / outcome.units
     return Built(
-        f"{len(documents):,d} documents, {outcome.tokens:,d} tokens ({share:.0%} of {outcome.units:,d} prompts)",
+        f"{len(outcome.accepted):,d} documents, {outcome.tokens:,d} tokens ({share:.0%} of {outcome.units:,d} prompts)",
         counts | _facts(recipe, identity, stream, outcome, journal.totals),
     )
 
@@ -91,6 +88,7 @@ def _document(attempt: Attempt, identity: str, sampling: Sampling) -> Document:
     asked = [unit.messages(attempt.texts[:step]) for step in range(unit.steps)]
     echo = copied(unit.snippet.text, text) if unit.snippet else None
     words = set(text_words(text))
+    reasons = [reply.finish_reason for reply in attempt.replies]
     return Document(
         id=f"synthetic-{unit.index:07d}",
         text=text,
@@ -113,7 +111,8 @@ def _document(attempt: Attempt, identity: str, sampling: Sampling) -> Document:
             "register": unit.register,
             "language": unit.language,
             "required_words": list(unit.required_words),
-            "words_used": sum(word in words for word in unit.required_words),
+            # Other languages say them in words of their own.
+            "words_used": sum(word in words for word in unit.required_words) if unit.language == "english" else None,
             "snippet_id": unit.snippet.id if unit.snippet else None,
             "snippet_copied": round(echo.share, 4) if echo else None,
             "snippet_longest_run": echo.longest if echo else None,
@@ -123,7 +122,7 @@ def _document(attempt: Attempt, identity: str, sampling: Sampling) -> Document:
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
             "seed": unit.seed,
-            "finish_reason": attempt.replies[-1].finish_reason,
+            "finish_reason": "length" if "length" in reasons else reasons[-1],
             "prompt_tokens": _sum(reply.prompt_tokens for reply in attempt.replies),
             "completion_tokens": _sum(reply.completion_tokens for reply in attempt.replies),
             "seconds": sum(reply.seconds for reply in attempt.replies),
@@ -131,18 +130,13 @@ def _document(attempt: Attempt, identity: str, sampling: Sampling) -> Document:
     )
 
 
-def _announce(stream: PromptStream, sampling: Sampling) -> None:
+def _announce(stream: PromptStream) -> None:
     """Say what a reader of the corpus would wonder about later."""
     if stream.left_out:
         say(f"  {stream.left_out:,d} topics are left out: they suit no form or audience of the recipe, or weigh 0")
     if stream.barred:
         reasons = ", ".join(f"{count:,d} {reason}" for reason, count in _barred(stream).items())
         say(f"  {len(stream.barred):,d} passages of web text are not used: {reasons}")
-    if (longest := stream.longest_request * _TOKENS_A_WORD) > sampling.max_tokens:
-        say(
-            f"  [yellow]Some prompts ask for texts of about {longest:,.0f} tokens, but synth.sampling.max_tokens is "
-            f"{sampling.max_tokens:,d}:[/] longer replies are cut (prompts.lengths chooses shorter ones)."
-        )
 
 
 def _barred(stream: PromptStream) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from primer.errors import PrimerError
 from synth.accept import Judge
 from synth.journal import Failure, Reply
 
@@ -46,9 +47,21 @@ class Attempt:
         self.reason: str | None = None
 
     def next_messages(self) -> list[dict[str, str]] | None:
-        """The messages to ask now, or None if the unit has ended."""
-        ended = self.failure is not None or self.reason is not None or len(self.texts) == len(self.unit.kept)
-        return None if ended else self.unit.messages(self.texts)
+        """The messages to ask now, or None if the unit has ended.
+
+        Raises:
+            PrimerError: If the form of the unit fails at its first step.
+        """
+        if self.failure is not None or self.reason is not None or len(self.texts) == len(self.unit.kept):
+            return None
+        try:
+            messages: list[dict[str, str]] = self.unit.messages(self.texts)
+        except PrimerError:
+            if not self.texts:
+                raise
+            self.reason = "form_failed"  # the form cannot do with what the teacher said
+            return None
+        return messages
 
     def take(self, messages: list[dict[str, str]], result: Reply | Failure) -> None:
         """Take in what was answered to `next_messages`."""

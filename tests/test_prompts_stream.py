@@ -289,7 +289,7 @@ def test_the_length_changes_how_many_words_are_asked_for() -> None:
     for length in ("short", "usual", "long"):
         stream = PromptStream(recipe(snippet_share=0.0, forms={"letter": 1.0}, lengths={length: 1.0}), [])
         asked[length] = re.search(r"Write about (\d+) words", text_of(stream[3]))[1]  # type: ignore[index]
-    assert asked == {"short": "180", "usual": "350", "long": "700"}
+    assert asked == {"short": "170", "usual": "350", "long": "420"}, "600 tokens hold about 420 words"
 
 
 def test_required_words_come_by_their_share_and_stock_openers_are_forbidden() -> None:

@@ -12,11 +12,12 @@ import pytest
 import yaml
 from mock_endpoint import Faults, running
 
+from primer.errors import PrimerError
 from primer.recipe_file import load_recipe
 from primer.run import RunFolder
 from primer.words import text_words
 from synth.corpora import make_corpora
-from synth.diversity import common_openings, equal_words, is_stock_opening, measure
+from synth.diversity import Diversity, common_openings, equal_words, is_stock_opening, measure
 
 
 def words_of(seed: int, count: int = 120) -> list[str]:
@@ -30,23 +31,19 @@ def edited(words: list[str], count: int, seed: int) -> list[str]:
     return [f"e{place}" if place in places else word for place, word in enumerate(words)]
 
 
-@pytest.fixture(autouse=True)
-def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embeddings whose dispersion is known: the same vector for the same first word, at right angles otherwise."""
-
-    def embed(texts: list[str], _name: str, *, cached: bool = True) -> np.ndarray:
-        firsts = sorted({text.split()[0] for text in texts})
-        return np.eye(384, dtype=np.float32)[[firsts.index(text.split()[0]) for text in texts]]
-
-    monkeypatch.setattr("synth.diversity.embed", embed)
+def measured(texts: list[str], counted: int | None = None) -> Diversity:
+    """The measures with vectors whose dispersion is known: equal for equal first words, else at right angles."""
+    firsts = sorted({text.split()[0] for text in texts})
+    vectors = np.eye(max(2, len(firsts)), dtype=np.float32)[[firsts.index(text.split()[0]) for text in texts]]
+    return measure(texts, vectors, counted)
 
 
 def test_texts_that_share_nothing_and_texts_that_are_one():
-    different = measure([" ".join([f"first{n}", *words_of(n)]) for n in range(30)], "test")
+    different = measured([" ".join([f"first{n}", *words_of(n)]) for n in range(30)])
     assert (different.near_duplicates, different.related, different.openings) == (0.0, 0.0, 0.0)
     assert different.distinct_4 > 0.99
     assert (different.cosine, different.vendi) == (pytest.approx(0.0), pytest.approx(1.0))
-    same = measure([" ".join(words_of(1))] * 30, "test")
+    same = measured([" ".join(words_of(1))] * 30)
     assert (same.near_duplicates, same.related, same.openings) == (1.0, 1.0, 1.0)
     assert same.distinct_4 == pytest.approx(117 / (30 * 117))
     assert (same.cosine, same.vendi) == (pytest.approx(1.0), pytest.approx(1 / 30))
@@ -55,7 +52,7 @@ def test_texts_that_share_nothing_and_texts_that_are_one():
 
 
 def test_half_and_half_has_the_vendi_score_of_two():
-    found = measure([f"{'left' if n < 10 else 'right'} {' '.join(words_of(n))}" for n in range(20)], "test")
+    found = measured([f"{'left' if n < 10 else 'right'} {' '.join(words_of(n))}" for n in range(20)])
     assert found.vendi * 20 == pytest.approx(2.0)
     assert found.cosine == pytest.approx(9 / 19)
 
@@ -64,18 +61,25 @@ def test_planted_near_duplicates_are_found_and_loose_relatives_are_told_apart():
     texts = [words_of(n) for n in range(40)]
     texts += [edited(texts[n], 2, n) for n in range(4)]  # Jaccard of 5-word shingles: about 0.84
     texts += [edited(texts[n], 30, n) for n in range(10, 15)]  # about 0.15, of 3-word shingles 0.27
-    found = measure([" ".join(words) for words in texts], "test")
+    found = measured([" ".join(words) for words in texts])
     assert found.near_duplicates == pytest.approx(8 / 49)
     assert found.related == pytest.approx((8 + 10) / 49)
 
 
 def test_distinct_runs_and_compression_are_what_their_names_say():
-    found = measure(["a b a b", "a b c d"], "test")
+    found = measured(["a b a b", "a b c d"])
     assert found.distinct_2 == 4 / 6  # ab ba ab | ab bc cd
     assert found.distinct_4 == 1.0
     texts = ["The same line again. " * 20, "Another line. " * 9]
     data = "\n\n".join(texts).encode()
-    assert measure(texts, "test").compression == len(data) / len(gzip.compress(data, 9, mtime=0))
+    assert measured(texts).compression == len(data) / len(gzip.compress(data, 9, mtime=0))
+
+
+def test_what_grows_with_the_number_of_documents_is_counted_on_as_many_of_each_corpus():
+    texts = [" ".join(words_of(n)) for n in range(20)] + [" ".join(words_of(0))] * 5
+    assert measured(texts, 20).near_duplicates == 0.0
+    assert measured(texts).near_duplicates == 6 / 25
+    assert measured(texts, 20).counted == 20
 
 
 def test_openings_are_counted_by_the_ten_commonest():
@@ -96,7 +100,11 @@ def test_openings_are_counted_by_the_ten_commonest():
         ("Have you ever wondered why?", True),
         ("The kettle sings before it boils.", False),
         ("Once, on a cold day, a time bell rang.", False),
-        ("He said: once upon a time.", False),
+        ("**The Lake**\n\nOnce upon a time there was a pond.", True),
+        ("Teacher: Have you ever wondered why it floats?", True),
+        ("The kettle sang.\nOnce upon a time it had not.", False),
+        ("Welcome tomorrow's guests with bread.", False),
+        ("He said that once upon a time it was so.", False),
         ("", False),
     ],
 )
@@ -115,6 +123,10 @@ def test_corpora_are_compared_at_as_many_words_as_the_smallest_has():
     assert 1_000 <= counts["long"] < 1_300
     assert all(len(text.split()) <= 300 for text in samples["long"])
     assert equal_words(corpora, 10**6) == samples
+    lines = {"code": ["    x = 1\n" * 2_000], "list": ["word\n" * 20_000], "prose": [" ".join(words_of(1, 400))]}
+    heads = equal_words(lines, 10**6)
+    assert [len(heads[name][0].split()) for name in lines] == [300, 300, 300]
+    assert heads["code"][0].startswith("    x = 1\n    x"), "white space stays as it was"
     assert sum(len(text.split()) for text in equal_words(corpora, 200)["short"]) == 200
 
 
@@ -149,19 +161,33 @@ def test_a_run_reports_its_diversity_and_shows_ten_documents_beside_their_prompt
         run_of(tmp_path, endpoint.address)
         assert endpoint.requests == asked, "a complete page costs nothing"
     said = capsys.readouterr().err
-    assert "near duplicates" in said
+    assert "units were duplicates or near duplicates" in said
     assert str(run.folder("corpus/diversity") / "corpora.html") in said.replace("\n", "")
     facts = run.require("corpus/diversity").facts["diversity"]
     assert set(facts) == {"web", "synthetic"}
     assert facts == json.loads((run.folder("corpus/diversity") / "diversity.json").read_text())
     assert abs(facts["web"]["words"] - facts["synthetic"]["words"]) < 400
-    assert facts["web"]["embedded"] == facts["synthetic"]["embedded"]
+    for number in ("embedded", "counted"):
+        assert facts["web"][number] == facts["synthetic"][number] > 1
     page = (run.folder("corpus/diversity") / "corpora.html").read_text()
     assert page.count("<article>") == 10
     assert page.count("[user]") >= 10
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "Passage: " in page
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({"forms": {"leter": 1.0}}, "Did you mean letter"),
+        ({"folders": ["/nowhere"]}, "/nowhere holds no forms"),
+    ],
+)
+def test_a_mistake_in_the_prompts_is_named_before_any_work(tmp_path: Path, prompts: dict[str, object], message: str):
+    with pytest.raises(PrimerError, match=message):
+        run_of(tmp_path, "http://127.0.0.1:1/v1", prompts=prompts)
+    assert not (tmp_path / "run" / "corpus").exists()
 
 
 def test_corpora_of_one_document_are_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

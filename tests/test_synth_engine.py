@@ -230,6 +230,27 @@ def test_a_unit_of_several_steps_is_one_document_and_ends_at_the_first_step_that
         assert endpoint.requests == asked
 
 
+class Picky:
+    """Units of two steps, the second of which cannot do with the answer to the first, in some."""
+
+    def __getitem__(self, index: int) -> Question:
+        return PickyQuestion([f"Plan {index}", f"Part {index}"], index)
+
+
+class PickyQuestion(Question):
+    def messages(self, replies: Sequence[str] = ()) -> list[dict[str, str]]:
+        if replies and self.seed % 3 == 0:
+            raise PrimerError("lines.j2, line 9: list object has no element 1", "Mend it.")
+        return super().messages(replies)
+
+
+def test_a_form_that_cannot_do_with_an_answer_costs_its_unit_and_not_the_run(tmp_path: Path):
+    with running() as endpoint:
+        outcome = collect(endpoint, tmp_path / "journal", Picky())
+        assert outcome.rejected["form_failed"] == -(-outcome.units // 3)
+        assert texts(collect(endpoint, tmp_path / "journal", Picky())) == texts(outcome)
+
+
 def recipe_file(folder: Path, address: str, **synth: Any) -> Path:
     teacher = {"kind": "openai", "base_url": address, "model": "mock", "api_key_env": "PRIMER_TEST_KEY"}
     recipe = {
