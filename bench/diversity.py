@@ -6,8 +6,8 @@
 
 Sixty topics, each of which comes ten times and more in every setting: what a stream of 20 billion tokens does to a
 list of 20,000. The embedded teacher writes at most 96 tokens a text, so that 57,600 accepted tokens are at least 600
-documents. Near duplicates are kept, for they are what is counted. Results: bench/results/diversity.json, the table and
-the plot for docs/diversity.md.
+documents. Near duplicates are kept, for they are what is counted. Results: bench/results/diversity.json;
+bench/diversity_plot.py makes the table and the plot of docs/diversity.md from it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections import Counter
+import statistics
+import zlib
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from primer.documents import SPLITS, read_documents
 from primer.progress import say
@@ -38,10 +41,11 @@ from primer.recipe import (
 )
 from primer.run import write_json
 from prompts.forms import load_forms
-from synth.diversity import measure
+from synth.diversity import embed_heads, measure
 from synth.synthetic import build_synthetic
 from synth.web import build_web
 from topics import BUILT_IN, Topic, load_topics
+from topics.embedding import Vectors
 from topics.sampling import TopicDraws
 from topics.seeds import COLUMNS, LEVELS
 
@@ -50,18 +54,21 @@ TOPICS = 60
 LEVEL = "middle"
 BASE_FORM, BASE_AUDIENCE, BASE_REGISTER = "textbook-section", "general-reader", "plain"
 
+# Groups of topics, one of which is left out at a time: how much a measure depends on what it was measured on.
+GROUPS = 10
+
 # Forms of several steps are longer than this teacher's answers; of the others all that suit a topic are used.
 FORMS = {name: 1.0 for name, form in load_forms().items() if len(form.steps) == 1}
 NO_WEB: dict[str, Any] = {"snippet_share": 0.0}
-AUDIENCES: dict[str, Any] = {"audiences": {}, "registers": {}}
+READERS: dict[str, Any] = {"audiences": {}, "registers": {}}  # and every level of a topic
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "topic alone": NO_WEB,
-    "+ audience": NO_WEB | AUDIENCES,
-    "+ forms": NO_WEB | AUDIENCES | {"forms": FORMS},
-    "+ forms, random passage": AUDIENCES | {"forms": FORMS, "snippet_share": 1.0},
-    "+ forms, relevant passage": AUDIENCES | {"forms": FORMS, "snippet_share": 1.0, "snippet_choice": "relevant"},
-    "+ forms, required words": NO_WEB | AUDIENCES | {"forms": FORMS, "required_words": 1.0},
+    "+ reader": NO_WEB | READERS,
+    "+ forms": NO_WEB | READERS | {"forms": FORMS},
+    "+ forms, random passage": READERS | {"forms": FORMS, "snippet_share": 1.0},
+    "+ forms, relevant passage": READERS | {"forms": FORMS, "snippet_share": 1.0, "snippet_choice": "relevant"},
+    "+ forms, required words": NO_WEB | READERS | {"forms": FORMS, "required_words": 1.0},
 }
 
 
@@ -109,9 +116,13 @@ def _row(topic: Topic) -> str:
     return "\t".join([topic.id, topic.subfield, topic.kind, ",".join(topic.levels), topic.title])
 
 
+def _folder(setting: str, out: Path) -> Path:
+    return out / setting.replace("+ ", "").replace(", ", "-").replace(" ", "-")
+
+
 def generate(setting: str, settings: Recipe, out: Path) -> list[dict[str, Any]]:
     """The documents of a setting; made only if they are not there."""
-    folder = out / setting.replace("+ ", "").replace(", ", "-").replace(" ", "-")
+    folder = _folder(setting, out)
     done = folder / "facts.json"
     if not done.exists():
         say(f"[bold]{setting}[/]")
@@ -125,25 +136,53 @@ def generate(setting: str, settings: Recipe, out: Path) -> list[dict[str, Any]]:
 
 def result(setting: str, rows: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     """The measures of a setting, and what was rejected."""
-    folder = out / setting.replace("+ ", "").replace(", ", "-").replace(" ", "-")
+    folder = _folder(setting, out)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    by_topic = Counter(row["provenance"]["topic_id"] for row in rows)
-    measured = asdict(measure([row["text"] for row in rows], "documents"))
-    repeats = facts["rejected"].get("duplicate", 0)
-    documents = measured["documents"]
-    # An exact duplicate never enters a corpus, but it counts as what it is.
-    measured["near_duplicates"] = (measured["near_duplicates"] * documents + repeats) / (documents + repeats)
+    texts = [row["text"] for row in rows]
+    vectors = embed_heads(texts, "documents")
+    groups = [zlib.crc32(row["provenance"]["topic_id"].encode()) % GROUPS for row in rows]
+    measured = asdict(measure(texts, vectors))
+    without = [
+        asdict(measure([texts[place] for place in kept], vectors[kept]))
+        for group in range(GROUPS)
+        if len(kept := [place for place, other in enumerate(groups) if other != group]) < len(rows)
+    ]
+    within = [
+        _mean_cosine(vectors[[p for p, row in enumerate(rows) if row["provenance"]["topic_id"] == topic]])
+        for topic in sorted({row["provenance"]["topic_id"] for row in rows})
+    ]
     copied = [row["provenance"]["snippet_copied"] for row in rows if row["provenance"]["snippet_id"]]
     used = [row["provenance"]["words_used"] for row in rows if row["provenance"]["required_words"]]
     return measured | {
+        "cosine_within_topic": statistics.fmean(value for value in within if value is not None),
+        "standard_errors": {
+            key: _jackknife([found[key] for found in without])
+            for key, value in measured.items()
+            if isinstance(value, float)
+        },
         "tokens": facts["tokens"],
         "prompts": facts["units"],
         "rejected": facts["rejected"],
-        "topics": len(by_topic),
+        "topics": len(within),
         "passage_copied": sum(share > 0 for share in copied) / len(copied) if copied else None,
         "words_used": sum(used) / (3 * len(used)) if used else None,
         "seconds": facts["seconds"],
     }
+
+
+def _mean_cosine(vectors: Vectors) -> float | None:
+    """The mean cosine between the documents of one topic; None if there is one alone."""
+    count = len(vectors)
+    if count < 2:
+        return None
+    kernel = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    return float((kernel.sum() - np.trace(kernel)) / (count * (count - 1)))
+
+
+def _jackknife(values: list[float]) -> float:
+    """The standard error of a measure from its values with one group of topics left out each (delete-a-group)."""
+    count = len(values)
+    return (statistics.pvariance(values) * (count - 1)) ** 0.5 if count > 1 else 0.0
 
 
 def main() -> None:

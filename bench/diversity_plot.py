@@ -18,7 +18,7 @@ MEASURES = (
     ("distinct_2", "different pairs of words", ".3f", True),
     ("distinct_4", "different runs of four", ".3f", True),
     ("compression", "compression by gzip", ".2f", False),
-    ("cosine", "mean cosine", ".3f", False),
+    ("cosine_within_topic", "mean cosine in a topic", ".3f", False),
     ("vendi", "Vendi score a document", ".3f", True),
 )
 COLUMNS, WIDTH, LABELS, ROW, HEAD = 4, 232, 190, 24, 46
@@ -29,9 +29,14 @@ def table(settings: dict[str, dict[str, Any]]) -> str:
     heads = ["setting", "documents", *(title for _, title, _, _ in MEASURES)]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for name, found in settings.items():
-        values = [format(found[key], form) for key, _, form, _ in MEASURES]
+        values = [_with_error(found, key, form) for key, _, form, _ in MEASURES]
         lines.append("| " + " | ".join([name, f"{found['documents']:,d}", *values]) + " |")
     return "\n".join(lines)
+
+
+def _with_error(found: dict[str, Any], key: str, form: str) -> str:
+    error = found["standard_errors"].get(key)
+    return format(found[key], form) + (f" ± {error:{form}}" if error else "")
 
 
 def plot(settings: dict[str, dict[str, Any]]) -> str:
