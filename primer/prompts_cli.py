@@ -164,9 +164,9 @@ def _axes(unit: Unit) -> list[tuple[str, str]]:
         ("register", unit.register),
         ("language", unit.language),
         ("passage", "with" if unit.snippet else "without"),
-        ("required words", "with" if unit.required_words else "without"),
+        ("required_words", "with" if unit.required_words else "without"),
         ("steps", str(unit.steps)),
-        ("kind of topic", unit.topic.kind),
+        ("kind", unit.topic.kind),
         ("field", unit.topic.field),
     ]
 
@@ -184,7 +184,9 @@ def _print(unit: Unit, *, as_json: bool) -> None:
             "index": unit.index,
             "topic_id": unit.topic.id,
             "topic": unit.topic.title,
-            "required words": list(unit.required_words),
+            "steps": unit.steps,
+            "words": unit.words,
+            "required_words": list(unit.required_words),
             "passage": unit.snippet.id if unit.snippet else None,
             "seed": unit.seed,
             "messages": asked,
@@ -193,8 +195,8 @@ def _print(unit: Unit, *, as_json: bool) -> None:
         return
     printer.print(
         f"[bold]unit {unit.index:,d}[/], topic {escape(unit.topic.id)}: {escape(unit.topic.title)}\n"
-        f"[dim]form {escape(unit.form)}, audience {unit.audience}, level {unit.level}, length {unit.length}, "
-        f"register {unit.register}, language {unit.language}\n"
+        f"[dim]form {escape(unit.form)}, audience {unit.audience}, level {unit.level}, "
+        f"length {unit.length} ({unit.words} words), register {unit.register}, language {unit.language}\n"
         f"required words {', '.join(unit.required_words) or 'none'}, "
         f"passage {escape(unit.snippet.id) if unit.snippet else 'none'}, seed {unit.seed}[/]\n"
     )

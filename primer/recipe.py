@@ -77,7 +77,7 @@ class EmbeddedTeacher(Section):
     kind: Literal["embedded"] = "embedded"
     model: str = Field("smollm2-135m-instruct", description="The packaged model, or the path of a .gguf file.")
     threads: int | None = Field(None, ge=1, description="Threads; null means every core.")
-    context: int = Field(1024, ge=256, description="Context window of one request, in tokens.")
+    context: int = Field(2048, ge=256, description="Context window of one request, in tokens.")
 
 
 class EndpointTeacher(Section):
@@ -108,7 +108,9 @@ class Sampling(Section):
 
     temperature: float = Field(0.8, ge=0, le=2)
     top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(600, ge=16, description="Longest reply, in the teacher's tokens.")
+    max_tokens: int = Field(
+        1000, ge=16, description="Longest reply, in the teacher's tokens; no prompt asks for more words than fit."
+    )
     frequency_penalty: float = Field(0.0, ge=-2, le=2, description="Lowers the logit of a token by its count so far.")
     presence_penalty: float = Field(0.0, ge=-2, le=2, description="Lowers the logit of a token already used.")
 

@@ -136,7 +136,10 @@ def load_forms(folders: Sequence[Path] = (FORMS_FOLDER,), fields: Sequence[str] 
     for folder in folders:
         paths = form_files(folder)
         if not paths:
-            raise PrimerError(f"{folder} holds no forms (*.j2).", "Put one there, or leave the folder out.")
+            missing = "holds no forms (*.j2)" if folder.is_dir() else "is no folder"
+            raise PrimerError(
+                f"{folder} {missing} (prompts.folders looks in {Path.cwd()}).", "Put a form there, or mend the path."
+            )
         forms |= {path.stem: load_form(path, fields) for path in paths}
     return dict(sorted(forms.items()))
 
@@ -253,6 +256,11 @@ def _fail(path: Path, error: Exception) -> NoReturn:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = lines[-1] if lines else None
     where = f"{path}, line {line}" if line else str(path)
+    if isinstance(error, TemplateSyntaxError):
+        raise PrimerError(
+            f"{where}: is not a valid form: {error}",
+            "Mend that line: {{ title }} is a value, {% if name %} a statement, {# ... #} a comment.",
+        ) from None
     raise PrimerError(
         f"{where}: is not a valid form: {error or type(error).__name__}",
         f"A form may use the variables {', '.join(VARIABLES)} (those of several steps also "

@@ -32,8 +32,8 @@ _DRAWING = "3"
 # Of English prose with some Markdown, by most tokenizers, with a little to spare.
 _TOKENS_A_WORD = 1.4
 
-_SYSTEM_VARIABLES = ("reader", "writing", "register", "words", "language", "openers")
-_USER_VARIABLES = ("passage", "task", "required_words", "language")
+_SYSTEM_VARIABLES = ("reader", "writing", "register", "words", "language", "openers", "kept")
+_USER_VARIABLES = ("passage", "task", "required_words", "language", "kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,21 @@ class Unit:
     @property
     def steps(self) -> int:
         """How many prompts it takes."""
-        return len(self._stream.forms[self.form].steps)
+        return len(self._form.steps)
+
+    @property
+    def words(self) -> int:
+        """How many words the first step that is a part of the document asks for."""
+        return self._stream.words_asked(next(step for step in self._form.steps if step.keep), self.length)
 
     @property
     def kept(self) -> tuple[bool, ...]:
         """For each step, whether its reply is a part of the document."""
-        return tuple(step.keep for step in self._stream.forms[self.form].steps)
+        return tuple(step.keep for step in self._form.steps)
+
+    @property
+    def _form(self) -> Form:
+        return self._stream.forms[self.form]
 
     def messages(self, replies: Sequence[str] = ()) -> list[dict[str, str]]:
         """The chat messages (`role`, `content`) of the next step.
@@ -134,7 +143,7 @@ class PromptStream:
         self._snippet_share, self._words_share = settings.snippet_share, settings.required_words
         self._passages, self.barred = _passages(settings, snippets, barred), barred
         self._system, self._user = _wrapping("_system", _SYSTEM_VARIABLES), _wrapping("_user", _USER_VARIABLES)
-        self._systems: dict[tuple[str, str, str, str, int], str] = {}
+        self._systems: dict[tuple[str, str, str, str, int, bool], str] = {}
         level_weights = {level: recipe.topics.weights.levels.get(level, 1.0) for level in LEVELS}
         chooser = _Chooser(self._tables, self.forms, form_weights, audiences, level_weights)
         every = load_topics(recipe.topics.fields, recipe.topics.lists)
@@ -191,7 +200,7 @@ class PromptStream:
             },
         )
 
-    def _words_asked(self, step: Step, length: str) -> int:
+    def words_asked(self, step: Step, length: str) -> int:
         """How many words a step asks for: by its form and the unit's length, and never more than a reply may have."""
         words = step.words * (self._tables.styles.lengths[length] if step.keep else 1.0)
         # To tens: "about 175 words" would promise an exactness that no teacher has.
@@ -201,7 +210,7 @@ class PromptStream:
         """See `Unit.messages`."""
         form, styles = self.forms[unit.form], self._tables.styles
         step = form.steps[len(replies)]
-        words = self._words_asked(step, unit.length)
+        words = self.words_asked(step, unit.length)
         language = styles.languages[unit.language]
         # The words belong into the document; a plan that knows them makes room for them.
         no_text_yet = not any(earlier.keep for earlier in form.steps[: len(replies)])
@@ -210,17 +219,20 @@ class PromptStream:
             passage=unit.snippet.text if unit.snippet and not replies else "",
             required_words=unit.required_words if no_text_yet else (),
             language=language,
+            kept=step.keep,
         )
-        key = (unit.audience, unit.level, unit.register, language, words)
+        key = (unit.audience, unit.level, unit.register, language, words, step.keep)
         if key not in self._systems:  # there are so few different ones that each is rendered once
-            self._systems[key] = self._system.render(
+            system = self._system.render(
                 reader=self._tables.levels[unit.level],
                 writing=self._tables.audiences[unit.audience].writing,
                 register=styles.registers[unit.register],
                 words=words,
                 language=language,
                 openers=[f'"{opener}"' for opener in styles.openers.named],
-            ).strip()
+                kept=step.keep,
+            )
+            self._systems[key] = " ".join(system.split())
         return [{"role": "system", "content": self._systems[key]}, {"role": "user", "content": text.strip()}]
 
 

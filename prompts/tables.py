@@ -165,9 +165,15 @@ def read_text(path: Path) -> str:
         PrimerError: If it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", "It must be a file in UTF-8.") from None
+        data = path.read_bytes()
+    except OSError as error:
+        problem = "is a folder" if path.is_dir() else f"cannot be read: {error.strerror}"
+        raise PrimerError(f"{path} {problem}.", "Name a file.") from None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PrimerError(f"{path}, line {line}: is not UTF-8.", "Save the file in UTF-8.") from None
 
 
 def _read_yaml(path: Path) -> Any:

@@ -70,12 +70,16 @@ def report_corpora(recipe: Recipe, run: RunFolder, corpora: Sequence[str]) -> No
         build=partial(_build, recipe, run, corpora),
     )
     measured: dict[str, dict[str, Any]] = run.complete(stage).facts["diversity"]
-    page = run.folder(STAGE) / "corpora.html"
-    if (found := measured.get("synthetic")) and (rejected := _rejected(run)):
+    for name, found in measured.items():
         say(
-            f"  synthetic: {rejected}; {found['openings']:.1%} of {found['counted']:,d} begin like others, "
-            f"{found['stock_openings']:.1%} with a stock opener; mean cosine {found['cosine']:.3f}  [dim]({page})[/]"
+            f"  {name}: {found['near_duplicates']:.1%} near duplicates, {found['related']:.1%} related, "
+            f"{found['openings']:.1%} with a common opening, {found['stock_openings']:.1%} with a stock one; "
+            f"distinct-4 {found['distinct_4']:.3f}, gzip {found['compression']:.2f}, cosine {found['cosine']:.3f}, "
+            f"Vendi {found['vendi']:.3f}"
         )
+    if rejected := _rejected(run):
+        say(f"  {rejected}")
+    say(f"  [dim]ten documents beside their prompts: {run.folder(STAGE) / 'corpora.html'}[/]")
 
 
 def _rejected(run: RunFolder) -> str:
@@ -83,10 +87,9 @@ def _rejected(run: RunFolder) -> str:
     manifest = run.manifest("corpus/synthetic")
     if manifest is None:
         return ""
-    facts = manifest.facts
+    removed, units = manifest.facts["duplicates_removed"], manifest.facts["units"]
     return (
-        f"{facts['duplicates_removed']:,d} of {facts['units']:,d} units were duplicates or near duplicates of earlier "
-        f"ones and were left out"
+        f"{removed:,d} of {units:,d} synthetic documents were left out as duplicates or near duplicates of earlier ones"
     )
 
 

@@ -34,7 +34,9 @@ def test_show_as_json_holds_every_choice_and_all_prompts_of_a_book() -> None:
     assert row["form"] == "book"
     assert len(row["messages"]) == 5
     assert row["topic"] in row["messages"][0][1]["content"]
-    assert {"audience", "level", "length", "register", "language", "required words", "passage", "seed"} <= set(row)
+    assert {"audience", "level", "length", "register", "language", "required_words", "passage", "seed", "words"} <= set(
+        row
+    )
 
 
 def test_sample_draws_from_everywhere_and_by_its_seed() -> None:
@@ -47,7 +49,7 @@ def test_sample_draws_from_everywhere_and_by_its_seed() -> None:
 
 def test_stats_count_every_axis_and_find_no_two_equal_prompts() -> None:
     text = run("stats", "-n", "2000")
-    for word in ("form", "audience", "level", "length", "register", "language", "passage", "required words", "field"):
+    for word in ("form", "audience", "level", "length", "register", "language", "passage", "required_words", "field"):
         assert word in text
     assert "english" in text
     assert "2,000 units on 2,000 topics; 0 prompts equal an earlier one" in text
@@ -68,7 +70,12 @@ def test_render_names_file_line_and_variable(tmp_path: Path) -> None:
     path.write_text(USERS_FORM.replace("{{ title }}", "{{ titel }}"), encoding="utf-8")
     with pytest.raises(PrimerError, match=r"(?s)rhyme\.j2, line 7: there is no variable 'titel'.*Did you mean title"):
         run("render", str(path))
-    with pytest.raises(PrimerError, match=r"nowhere\.j2 cannot be read"):
+    (tmp_path / "latin.j2").write_bytes(USERS_FORM.encode().replace(b"rhyme", b"rh\xffme"))
+    with pytest.raises(PrimerError, match=r"latin\.j2, line 2: is not UTF-8|latin\.j2, line 7: is not UTF-8"):
+        run("render", str(tmp_path / "latin.j2"))
+    with pytest.raises(PrimerError, match=r"is a folder"):
+        run("render", str(tmp_path))
+    with pytest.raises(PrimerError, match=r"nowhere\.j2 cannot be read: No such file"):
         run("render", str(tmp_path / "nowhere.j2"))
 
 

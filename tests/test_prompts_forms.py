@@ -71,11 +71,11 @@ def test_every_form_renders_for_every_topic_it_suits() -> None:
             text = text_of(unit)
             assert unit.topic.title in text
             assert not any(sign in text.replace(unit.topic.title, "") for sign in SIGNS), text
-            assert ("use these words" in text) == bool(unit.required_words)
+            assert ("these words" in text) == bool(unit.required_words)
             assert ("Passage:" in text) == (unit.snippet is not None)
             carrying += unit.snippet is not None
             if not unit.snippet:
-                assert 60 <= len(text.split()) <= 180, (name, len(text.split()))
+                assert 50 <= len(text.split()) <= 180, (name, len(text.split()))
             kinds_seen.setdefault(name, set()).add(unit.topic.kind)
         assert (carrying > 0) == form.about.snippets
         assert not form.about.kinds or kinds_seen[name] <= set(form.about.kinds)
@@ -121,7 +121,11 @@ def test_a_books_chapters_see_the_plan_and_what_came_before() -> None:
     assert all(unit.topic.title in prompt for prompt in prompts)
     assert "Passage:" in prompts[0]
     assert not any("Passage:" in prompt for prompt in prompts[1:])
-    assert [("use these words" in prompt) for prompt in prompts] == [True, True, False, False, False]
+    assert [prompt.count("Leave room for these words") for prompt in prompts] == [1, 0, 0, 0, 0]
+    assert [prompt.count("Work these words in") for prompt in prompts] == [0, 1, 0, 0, 0]
+    systems = [unit.messages([*BOOK_REPLIES, "Three.", "x"][:step])[0]["content"] for step in range(5)]
+    assert "no title" not in systems[0], "a plan has titles"
+    assert all("no title above it" in system for system in systems[1:])
     assert all(BOOK_REPLIES[0] in prompt for prompt in prompts[1:])
     assert "What came before" not in prompts[1]
     assert BOOK_REPLIES[1] in prompts[2]

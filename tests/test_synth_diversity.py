@@ -161,8 +161,11 @@ def test_a_run_reports_its_diversity_and_shows_ten_documents_beside_their_prompt
         run_of(tmp_path, endpoint.address)
         assert endpoint.requests == asked, "a complete page costs nothing"
     said = capsys.readouterr().err
-    assert "units were duplicates or near duplicates" in said
-    assert str(run.folder("corpus/diversity") / "corpora.html") in said.replace("\n", "")
+    said = " ".join(said.split())
+    assert "synthetic documents were left out as duplicates" in said
+    assert "web: 0.0% near duplicates" in said
+    assert "synthetic: 0.0% near duplicates" in said
+    assert str(run.folder("corpus/diversity") / "corpora.html") in said
     facts = run.require("corpus/diversity").facts["diversity"]
     assert set(facts) == {"web", "synthetic"}
     assert facts == json.loads((run.folder("corpus/diversity") / "diversity.json").read_text())
@@ -181,7 +184,7 @@ def test_a_run_reports_its_diversity_and_shows_ten_documents_beside_their_prompt
     ("prompts", "message"),
     [
         ({"forms": {"leter": 1.0}}, "Did you mean letter"),
-        ({"folders": ["/nowhere"]}, "/nowhere holds no forms"),
+        ({"folders": ["/nowhere"]}, "/nowhere is no folder"),
     ],
 )
 def test_a_mistake_in_the_prompts_is_named_before_any_work(tmp_path: Path, prompts: dict[str, object], message: str):

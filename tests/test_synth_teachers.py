@@ -49,7 +49,7 @@ def test_an_endpoint_gets_standard_fields_and_the_key(monkeypatch: pytest.Monkey
                 "temperature": 0.5,
                 "top_p": 0.95,
                 "seed": 3,
-                "max_tokens": 600,
+                "max_tokens": 1000,
                 "frequency_penalty": 0.25,
             }
         ]
@@ -70,7 +70,7 @@ def test_a_local_endpoint_needs_no_key_and_openai_does(monkeypatch: pytest.Monke
 def test_newer_models_get_the_newer_name_of_the_limit():
     with running(Faults(new_limit_name=True)) as mock:
         assert len(ask(endpoint(mock.address), seeds=(1, 2))) == 2
-        assert [body.get("max_completion_tokens") for body in mock.bodies][-1] == 600
+        assert [body.get("max_completion_tokens") for body in mock.bodies][-1] == 1000
 
 
 def test_an_unreachable_endpoint_is_named():
