@@ -100,17 +100,18 @@ class Judge:
             text = trim_to_sentence(text)
         return text, self._fault(reply, text, messages)
 
-    def place(self, text: str, passage: str | None) -> str | None:
+    def place(self, text: str, passage: str | None = None, *, joined: bool = False) -> str | None:
         """Take a document in, or name the first rule that it breaks.
 
         Args:
             text: The document.
             passage: The web text that its prompt carried, if any.
+            joined: Whether it was put together from several replies.
         """
         words = text.lower().split()
         if len(words) < self._rules.min_words:
             return "too_short"
-        if self._repetitive(text, words):  # each part may be fine, and the third like the first
+        if joined and self._repetitive(text, words):  # each part may be fine, and the third like the first
             return "repetitive"
         if passage and copied(passage, text).share > self._rules.max_copied:
             return "copied_passage"

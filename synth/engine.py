@@ -224,10 +224,9 @@ class _Generation:
     def _judge_unit(self, attempt: Attempt) -> None:
         outcome = self.outcome
         outcome.units += 1
-        snippet = attempt.unit.snippet
         if attempt.failure is not None:
             outcome.failed[attempt.failure.reason] += 1
-        elif reason := attempt.reason or self._judge.place(attempt.document, snippet.text if snippet else None):
+        elif reason := attempt.reason or self._place(attempt):
             outcome.rejected[reason] += 1
         else:
             outcome.accepted.append(attempt)
@@ -235,6 +234,10 @@ class _Generation:
         if outcome.units >= _UNITS_BEFORE_COMPLAINT and len(outcome.accepted) < _LEAST_ACCEPTED * outcome.units:
             self._stopped_by = _hardly_any(outcome)
             raise self._stopped_by
+
+    def _place(self, attempt: Attempt) -> str | None:
+        snippet = attempt.unit.snippet
+        return self._judge.place(attempt.document, snippet.text if snippet else None, joined=attempt.joined)
 
     def _foreseen(self) -> int:
         """Accepted tokens, and what replies that wait for their turn should add: one slow reply is no standstill."""

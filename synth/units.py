@@ -78,6 +78,11 @@ class Attempt:
         return "\n\n".join(text for text, kept in zip(self.texts, self.unit.kept, strict=True) if kept)
 
     @property
+    def joined(self) -> bool:
+        """Whether the document was put together from several replies."""
+        return sum(self.unit.kept) > 1
+
+    @property
     def tokens(self) -> int:
         """Length of the document in the teacher's tokens."""
         parts = zip(self.replies, self.texts, self.unit.kept, strict=True)

@@ -189,8 +189,8 @@ def test_a_short_passage_copied_whole_is_a_copy_and_a_long_one_takes_no_time():
 
 def test_a_document_whose_parts_repeat_each_other_is_repetitive():
     judge = Judge(Accept(), set())
-    assert judge.place(f"{prose(1)}\n\n{prose(2)}\n\n{prose(1)}", None) == "repetitive"
-    assert judge.place(f"{prose(1)}\n\n{prose(2)}\n\n{prose(3)}", None) is None
+    assert judge.place(f"{prose(1)}\n\n{prose(2)}\n\n{prose(1)}", joined=True) == "repetitive"
+    assert judge.place(f"{prose(1)}\n\n{prose(2)}\n\n{prose(3)}", joined=True) is None
 
 
 def test_a_copied_passage_is_rejected_by_the_recipes_share_and_a_borrowed_detail_is_not():
