@@ -13,7 +13,8 @@ import typer
 
 if TYPE_CHECKING:
     from primer.recipe import Recipe
-    from prompts.stream import PromptStream, Unit
+    from prompts.stream import PromptStream
+    from prompts.unit import Unit
 
 # `sample` draws from as many units; `show` reaches any.
 _SAMPLED = 1_000_000

@@ -9,94 +9,24 @@ every topic comes once, or as often as the recipe's weights say, in an order of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-from jinja2 import Template
 
 from primer.errors import PrimerError, did_you_mean
 from primer.fingerprint import file_hash
 from primer.recipe import Prompts, Recipe
 from prompts.draw import Shares, draws
-from prompts.forms import FORMS_FOLDER, Form, Step, compile_template, form_files, load_forms
+from prompts.forms import FORMS_FOLDER, Form, form_files, load_forms
 from prompts.passages import Passages, Snippet
-from prompts.tables import PROMPTS_FOLDER, Tables, load_tables, pick_two, read_text, table_files
+from prompts.tables import PROMPTS_FOLDER, Tables, load_tables, pick_two, table_files
+from prompts.unit import Unit
+from prompts.wording import Wording
 from topics.sampling import TopicDraws
 from topics.seeds import LEVELS, Topic, choose_fields, field_names, load_topics
 
 # Raise it when the code draws or words prompts differently: corpora of the earlier way are then made again.
 _DRAWING = "3"
-
-# Of English prose with some Markdown, by most tokenizers, with a little to spare.
-_TOKENS_A_WORD = 1.4
-
-_SYSTEM_VARIABLES = ("reader", "writing", "register", "words", "language", "openers", "kept")
-_USER_VARIABLES = ("passage", "task", "required_words", "language", "kept")
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One piece of work for a teacher, with everything it was made from.
-
-    Attributes:
-        index: Its number in the stream.
-        topic: The topic seed.
-        form: Name of the template.
-        audience: Name of the audience.
-        level: The school level the reader is at; one that both the topic and the audience have.
-        length: Name of the length.
-        register: Name of the register.
-        language: Name of the language.
-        required_words: Words that the text must contain; may be empty.
-        snippet: The passage it carries, if any.
-        seed: For the teacher's sampler, 31 bits.
-    """
-
-    index: int
-    topic: Topic
-    form: str
-    audience: str
-    level: str
-    length: str
-    register: str
-    language: str
-    required_words: tuple[str, ...]
-    snippet: Snippet | None
-    seed: int
-    _stream: PromptStream = field(repr=False, compare=False)
-    _values: dict[str, Any] = field(repr=False, compare=False)
-
-    @property
-    def steps(self) -> int:
-        """How many prompts it takes."""
-        return len(self._form.steps)
-
-    @property
-    def words(self) -> int:
-        """How many words the first step that is a part of the document asks for."""
-        return self._stream.words_asked(next(step for step in self._form.steps if step.keep), self.length)
-
-    @property
-    def kept(self) -> tuple[bool, ...]:
-        """For each step, whether its reply is a part of the document."""
-        return tuple(step.keep for step in self._form.steps)
-
-    @property
-    def _form(self) -> Form:
-        return self._stream.forms[self.form]
-
-    def messages(self, replies: Sequence[str] = ()) -> list[dict[str, str]]:
-        """The chat messages (`role`, `content`) of the next step.
-
-        Args:
-            replies: The texts that the steps before it brought, in order.
-
-        Raises:
-            PrimerError: If the form's template fails on these replies.
-        """
-        return self._stream.messages(self, self._values, replies)
 
 
 class PromptStream:
@@ -139,11 +69,9 @@ class PromptStream:
         self._lengths = _Axis(_weighted("lengths", settings.lengths, list(styles.lengths)))
         self._registers = _Axis(_weighted("registers", settings.registers, list(styles.registers)))
         self._languages = _Axis(_weighted("languages", settings.languages, list(styles.languages)))
-        self._seed, self._most_words = recipe.seed, recipe.synth.sampling.max_tokens / _TOKENS_A_WORD
+        self._seed, self._wording = recipe.seed, Wording(self._tables, recipe.synth.sampling.max_tokens)
         self._snippet_share, self._words_share = settings.snippet_share, settings.required_words
         self._passages, self.barred = _passages(settings, snippets, barred), barred
-        self._system, self._user = _wrapping("_system", _SYSTEM_VARIABLES), _wrapping("_user", _USER_VARIABLES)
-        self._systems: dict[tuple[str, str, str, str, int, bool], str] = {}
         level_weights = {level: recipe.topics.weights.levels.get(level, 1.0) for level in LEVELS}
         chooser = _Chooser(self._tables, self.forms, form_weights, audiences, level_weights)
         every = load_topics(recipe.topics.fields, recipe.topics.lists)
@@ -190,50 +118,10 @@ class PromptStream:
             else (),
             snippet=snippet,
             seed=to_seed >> 33,
-            _stream=self,
-            _values={
-                "title": topic.title,
-                "subject": topic.field.replace("-", " "),
-                "name": name,
-                "other_name": other_name,
-                "function_verb": _pick(words.function_verbs, to_verb),
-            },
+            _form=form,
+            _names={"name": name, "other_name": other_name, "function_verb": _pick(words.function_verbs, to_verb)},
+            _wording=self._wording,
         )
-
-    def words_asked(self, step: Step, length: str) -> int:
-        """How many words a step asks for: by its form and the unit's length, and never more than a reply may have."""
-        words = step.words * (self._tables.styles.lengths[length] if step.keep else 1.0)
-        # To tens: "about 175 words" would promise an exactness that no teacher has.
-        return max(10, int(min(words, self._most_words)) // 10 * 10)
-
-    def messages(self, unit: Unit, values: Mapping[str, Any], replies: Sequence[str]) -> list[dict[str, str]]:
-        """See `Unit.messages`."""
-        form, styles = self.forms[unit.form], self._tables.styles
-        step = form.steps[len(replies)]
-        words = self.words_asked(step, unit.length)
-        language = styles.languages[unit.language]
-        # The words belong into the document; a plan that knows them makes room for them.
-        no_text_yet = not any(earlier.keep for earlier in form.steps[: len(replies)])
-        text = self._user.render(
-            task=form.render(len(replies), {**values, "words": words}, replies),
-            passage=unit.snippet.text if unit.snippet and not replies else "",
-            required_words=unit.required_words if no_text_yet else (),
-            language=language,
-            kept=step.keep,
-        )
-        key = (unit.audience, unit.level, unit.register, language, words, step.keep)
-        if key not in self._systems:  # there are so few different ones that each is rendered once
-            system = self._system.render(
-                reader=self._tables.levels[unit.level],
-                writing=self._tables.audiences[unit.audience].writing,
-                register=styles.registers[unit.register],
-                words=words,
-                language=language,
-                openers=[f'"{opener}"' for opener in styles.openers.named],
-                kept=step.keep,
-            )
-            self._systems[key] = " ".join(system.split())
-        return [{"role": "system", "content": self._systems[key]}, {"role": "user", "content": text.strip()}]
 
 
 def form_folders(settings: Prompts) -> list[Path]:
@@ -272,11 +160,6 @@ class _Axis:
 
 def _pick(words: list[str], draw: int) -> str:
     return words[draw % len(words)]
-
-
-def _wrapping(name: str, variables: Sequence[str]) -> Template:
-    path = FORMS_FOLDER / f"{name}.j2"
-    return compile_template(path, read_text(path), variables)
 
 
 def _passages(settings: Prompts, snippets: Sequence[Snippet], barred: Mapping[str, str]) -> Passages | None:

@@ -19,7 +19,7 @@ from primer.words import text_words
 from prompts.screening import barred_passages
 from prompts.snippets import cut_snippets
 from prompts.stream import PromptStream
-from prompts.stream import Unit as StreamUnit
+from prompts.unit import Unit as StreamUnit
 from synth.accept import Judge, copied
 from synth.engine import Outcome, Plan, generate
 from synth.journal import Journal, Totals, answer_tag

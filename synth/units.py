@@ -11,7 +11,7 @@ from synth.journal import Failure, Reply
 
 
 class Unit(Protocol):
-    """What generation needs of `prompts.stream.Unit`."""
+    """What generation needs of `prompts.unit.Unit`."""
 
     @property
     def seed(self) -> int: ...
@@ -80,7 +80,7 @@ class Attempt:
     @property
     def joined(self) -> bool:
         """Whether the document was put together from several replies."""
-        return sum(self.unit.kept) > 1
+        return bool(sum(self.unit.kept) > 1)
 
     @property
     def tokens(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from primer.recipe import Prompts, Recipe, Topics
 from prompts.passages import Snippet
-from prompts.stream import Unit
+from prompts.unit import Unit
 
 SNIPPETS = [
     Snippet(f"web-{i}#0", f"The harbour master of town {i} counted the boats and wrote it down.") for i in range(9)

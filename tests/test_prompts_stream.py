@@ -22,8 +22,9 @@ from primer.recipe import TopicWeights
 from prompts.draw import Shares, draws
 from prompts.forms import load_forms
 from prompts.passages import Snippet
-from prompts.stream import PromptStream, Unit, material
+from prompts.stream import PromptStream, material
 from prompts.tables import load_tables
+from prompts.unit import Unit
 from topics import LEVELS, load_topics
 
 
