@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from primer.documents import SPLITS, read_documents
+from primer.environment import usable_cores
 from primer.progress import say
 from primer.recipe import (
     Accept,
@@ -151,10 +152,13 @@ def result(setting: str, rows: list[dict[str, Any]], out: Path) -> dict[str, Any
         _mean_cosine(vectors[[p for p, row in enumerate(rows) if row["provenance"]["topic_id"] == topic]])
         for topic in sorted({row["provenance"]["topic_id"] for row in rows})
     ]
+    titles = embed_heads([row["title"] for row in rows], "titles")
     copied = [row["provenance"]["snippet_copied"] for row in rows if row["provenance"]["snippet_id"]]
     used = [row["provenance"]["words_used"] for row in rows if row["provenance"]["required_words"]]
     return measured | {
         "cosine_within_topic": statistics.fmean(value for value in within if value is not None),
+        # A text that leaves its topic is unlike the others on it, too.
+        "cosine_to_title": float((vectors * titles).sum(axis=1).mean()),
         "standard_errors": {
             key: _jackknife([found[key] for found in without])
             for key, value in measured.items()
@@ -204,7 +208,8 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "teacher": corpora["topic alone"][0]["provenance"]["teacher"],
-        "web": "your own files" if arguments.web else "Wikipedia's sample",
+        "command": " ".join(["python", "bench/diversity.py", *(["--web", "FILES"] if arguments.web else [])]),
+        "hardware": f"{usable_cores()} cores, {platform.machine()}, no GPU",
         "topics": TOPICS,
     }
     write_json(RESULTS, {"about": about, "settings": results})

@@ -19,9 +19,11 @@ MEASURES = (
     ("distinct_4", "different runs of four", ".3f", True),
     ("compression", "compression by gzip", ".2f", False),
     ("cosine_within_topic", "mean cosine in a topic", ".3f", False),
+    ("cosine_to_title", "cosine to the title", ".3f", True),
+    ("cosine", "mean cosine of all", ".3f", False),
     ("vendi", "Vendi score a document", ".3f", True),
 )
-COLUMNS, WIDTH, LABELS, ROW, HEAD = 4, 232, 190, 24, 46
+COLUMNS, WIDTH, LABELS, ROW, HEAD = 5, 212, 190, 24, 46
 
 
 def table(settings: dict[str, dict[str, Any]]) -> str:
@@ -56,6 +58,8 @@ def plot(settings: dict[str, dict[str, Any]]) -> str:
                 parts.append(f'<text x="{LABELS - 12}" y="{y}" text-anchor="end">{escape(name)}</text>')
         parts.append(f'<text x="{left}" y="{top + 20}" font-weight="600">{escape(title)}</text>')
         note = "more is more diverse" if higher else "less is more diverse"
+        if key == "cosine_to_title":
+            note = "less means off the topic"
         parts.append(f'<text x="{left}" y="{top + 36}" font-size="11" fill="#5f5d58">{note}</text>')
         most = max(found[key] for found in settings.values()) or 1.0
         for place, found in enumerate(settings.values()):
