@@ -84,6 +84,14 @@ def test_every_form_renders_for_every_topic_it_suits() -> None:
     assert all(not form.suits(topic) for form in code for topic in load_topics(["physics", "cooking-and-food"]))
 
 
+def test_the_documentation_lists_every_form_as_it_is(repository: Path) -> None:
+    page = (repository / "docs" / "prompts.md").read_text(encoding="utf-8")
+    for name, form in load_forms().items():
+        assert f"| `{name}` | {form.about.teaches} | {form.about.moves} |" in page
+    for name in load_tables().styles.registers:
+        assert name in page
+
+
 def test_every_topic_has_several_forms() -> None:
     forms = load_forms().values()
     assert min(sum(form.suits(topic) for form in forms) for topic in load_topics()) >= 5
