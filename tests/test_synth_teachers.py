@@ -223,6 +223,7 @@ def test_vllm_does_not_outlive_primer(vllm: Path, number: int):
     script = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from test_synth_teachers import *\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored, if the tests run behind a shell's `&`
         "async def main():\n"
         "    teacher = serving()\n"
         "    async with open_teacher(teacher, teacher_identity(teacher), 4, 30.0): await asyncio.sleep(60)\n"
