@@ -87,12 +87,14 @@ def stats(
     stream = _stream(recipe, set_, run)
     axes: dict[str, Counter[str]] = {}
     seen: set[int] = set()
+    topics: set[str] = set()
     words, clock = 0, time.process_time()
     with bar("prompts", count, "units") as progress:
         for index in range(count):
             unit = stream[index]
             messages = unit.messages()
             seen.add(hash(tuple(message["content"] for message in messages)))
+            topics.add(unit.topic.id)
             words += sum(len(message["content"].split()) for message in messages)
             for axis, value in _axes(unit):
                 axes.setdefault(axis, Counter())[value] += 1
@@ -109,7 +111,7 @@ def stats(
         tables.append(table)
     printer.print(Columns(tables, padding=(1, 4)))
     printer.print(
-        f"\n{count:,d} units on {len({stream[i].topic.id for i in range(min(count, len(stream.topics)))}):,d} topics; "
+        f"\n{count:,d} units on {len(topics):,d} topics; "
         f"{count - len(seen):,d} prompts equal an earlier one; {words / count:.0f} words a first prompt; "
         f"{rate:,.0f} units per CPU second"
     )
