@@ -311,7 +311,7 @@ def test_a_run_killed_again_and_again_makes_the_same_corpus_and_pays_nothing_twi
     facts = json.loads((run / "corpus" / "synthetic" / "manifest.json").read_text())["facts"]
     assert facts["tokens"] >= 6000
     assert facts["units"] == facts["accepted"] + facts["failed"] + sum(facts["rejected"].values())
-    assert facts["reused"] >= 50
+    assert facts["reused"] >= 30  # units; of the journal's 60 lines some are steps of books, and some tell seconds
     assert facts["failed"] > 0
     assert sum(facts["forms"].values()) == facts["accepted"]
     assert facts["completion_tokens"] >= facts["tokens"]
