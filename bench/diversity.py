@@ -22,8 +22,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from primer.documents import SPLITS, read_documents
 from primer.environment import usable_cores
 from primer.progress import say
@@ -42,11 +40,10 @@ from primer.recipe import (
 )
 from primer.run import write_json
 from prompts.forms import load_forms
-from synth.diversity import embed_heads, measure
+from synth.diversity import embed_heads, mean_cosine, measure
 from synth.synthetic import build_synthetic
 from synth.web import build_web
 from topics import BUILT_IN, Topic, load_topics
-from topics.embedding import Vectors
 from topics.sampling import TopicDraws
 from topics.seeds import COLUMNS, LEVELS
 
@@ -148,15 +145,14 @@ def result(setting: str, rows: list[dict[str, Any]], out: Path) -> dict[str, Any
         for group in range(GROUPS)
         if len(kept := [place for place, other in enumerate(groups) if other != group]) < len(rows)
     ]
-    within = [
-        _mean_cosine(vectors[[p for p, row in enumerate(rows) if row["provenance"]["topic_id"] == topic]])
-        for topic in sorted({row["provenance"]["topic_id"] for row in rows})
-    ]
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row["provenance"]["topic_id"], []).append(place)
     titles = embed_heads([row["title"] for row in rows], "titles")
     copied = [row["provenance"]["snippet_copied"] for row in rows if row["provenance"]["snippet_id"]]
     used = [row["provenance"]["words_used"] for row in rows if row["provenance"]["required_words"]]
     return measured | {
-        "cosine_within_topic": statistics.fmean(value for value in within if value is not None),
+        "cosine_within_topic": statistics.fmean(mean_cosine(vectors[on]) for on in places.values() if len(on) > 1),
         # A text that leaves its topic is unlike the others on it, too.
         "cosine_to_title": float((vectors * titles).sum(axis=1).mean()),
         "standard_errors": {
@@ -167,20 +163,11 @@ def result(setting: str, rows: list[dict[str, Any]], out: Path) -> dict[str, Any
         "tokens": facts["tokens"],
         "prompts": facts["units"],
         "rejected": facts["rejected"],
-        "topics": len(within),
+        "topics": len(places),
         "passage_copied": sum(share > 0 for share in copied) / len(copied) if copied else None,
         "words_used": sum(used) / (3 * len(used)) if used else None,
         "seconds": facts["seconds"],
     }
-
-
-def _mean_cosine(vectors: Vectors) -> float | None:
-    """The mean cosine between the documents of one topic; None if there is one alone."""
-    count = len(vectors)
-    if count < 2:
-        return None
-    kernel = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
-    return float((kernel.sum() - np.trace(kernel)) / (count * (count - 1)))
 
 
 def _jackknife(values: list[float]) -> float:

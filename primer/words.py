@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 
 # A word of any script, or a number; -3, C++ and C# are words of their own.
 _WORD = re.compile(r"(?:(?<!\w)-(?=\d))?(?:\d+(?:\.\d+)+|\w+)(?:\+\+|#)?")
@@ -17,3 +18,8 @@ def text_words(text: str) -> list[str]:
     if not text.isascii():
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return _WORD.findall(_THOUSANDS.sub("", text.lower().translate(_APOSTROPHES)))
+
+
+def word_runs(words: Sequence[str], length: int) -> Iterator[str]:
+    """Every run of so many words, joined by spaces, in their order; none if there are fewer words."""
+    return (" ".join(words[start : start + length]) for start in range(len(words) - length + 1))

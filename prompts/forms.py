@@ -251,16 +251,12 @@ def _last_words(text: str, count: int) -> str:
 
 def _fail(path: Path, error: Exception) -> NoReturn:
     if isinstance(error, TemplateSyntaxError):
-        line: int | None = error.lineno
-    else:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = lines[-1] if lines else None
-    where = f"{path}, line {line}" if line else str(path)
-    if isinstance(error, TemplateSyntaxError):
         raise PrimerError(
-            f"{where}: is not a valid form: {error}",
+            f"{path}, line {error.lineno}: is not a valid form: {error}",
             "Mend that line: {{ title }} is a value, {% if name %} a statement, {# ... #} a comment.",
         ) from None
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"{path}, line {lines[-1]}" if lines else str(path)
     raise PrimerError(
         f"{where}: is not a valid form: {error or type(error).__name__}",
         f"A form may use the variables {', '.join(VARIABLES)} (those of several steps also "

@@ -152,10 +152,10 @@ class _Axis:
     """A choice among names by weight."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
-        self.names, self._shares = list(weights), Shares(list(weights.values()))
+        self._names, self._shares = list(weights), Shares(list(weights.values()))
 
     def pick(self, draw: int) -> str:
-        return self.names[self._shares.pick(draw)]
+        return self._names[self._shares.pick(draw)]
 
 
 def _pick(words: list[str], draw: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from primer.documents import text_hash
 from primer.recipe import Accept
-from primer.words import text_words
+from primer.words import text_words, word_runs
 from synth.journal import Reply
 
 # Every reason a reply can be rejected for, in the order in which the rules are tried.
@@ -235,9 +235,7 @@ class _NearDuplicates:
         from rensa import RMinHash
 
         signature = RMinHash(num_perm=_HASHES, seed=0)
-        signature.update(
-            [" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(max(1, len(words) - _SHINGLE_WORDS + 1))]
-        )
+        signature.update(list(word_runs(words, _SHINGLE_WORDS)) or [" ".join(words)])
         candidates = self._index.query(signature)
         if any(signature.jaccard(self._signatures[key]) > self._threshold for key in candidates):
             return True

@@ -9,14 +9,15 @@ import gzip
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
-from primer.words import text_words
+from primer.words import text_words, word_runs
 from prompts.tables import load_tables
 from topics.embedding import Vectors, embed
 
@@ -85,7 +86,6 @@ def measure(texts: Sequence[str], vectors: Vectors, counted: int | None = None) 
     """
     words = [text_words(text) for text in texts]
     counted = counted or len(texts)
-    cosine, vendi = _dispersion(vectors)
     data = "\n\n".join(texts).encode()
     return Diversity(
         documents=len(texts),
@@ -98,8 +98,8 @@ def measure(texts: Sequence[str], vectors: Vectors, counted: int | None = None) 
         distinct_2=_distinct(words, 2),
         distinct_4=_distinct(words, 4),
         compression=len(data) / len(gzip.compress(data, 9, mtime=0)),
-        cosine=cosine,
-        vendi=vendi,
+        cosine=mean_cosine(vectors),
+        vendi=_vendi(vectors),
         embedded=len(vectors),
     )
 
@@ -165,7 +165,7 @@ def _stock_openers() -> tuple[str, ...]:
 def _distinct(words: Sequence[Sequence[str]], length: int) -> float:
     total, different = 0, set()
     for text in words:
-        for run in _runs(text, length):
+        for run in word_runs(text, length):
             total += 1
             different.add(hash(run))
     return len(different) / total if total else 0.0
@@ -178,7 +178,7 @@ def _alike(words: Sequence[Sequence[str]], shingle: int, threshold: float) -> fl
     signatures = np.empty((len(words), 256), dtype=np.uint32)
     for place, text in enumerate(words):
         minhash = RMinHash(num_perm=256, seed=0)
-        minhash.update(list(_runs(text, shingle)) or [" ".join(text)])
+        minhash.update(list(word_runs(text, shingle)) or [" ".join(text)])
         signatures[place] = minhash.digest()
     alike = np.zeros(len(words), dtype=bool)
     for place in range(len(words)):
@@ -188,15 +188,19 @@ def _alike(words: Sequence[Sequence[str]], shingle: int, threshold: float) -> fl
     return float(alike.mean())
 
 
-def _runs(words: Sequence[str], length: int) -> Iterator[str]:
-    return (" ".join(words[start : start + length]) for start in range(len(words) - length + 1))
+def mean_cosine(vectors: Vectors) -> float:
+    """The mean cosine of two of at least two unit vectors."""
+    count, kernel = len(vectors), _kernel(vectors)
+    return float((kernel.sum() - np.trace(kernel)) / (count * (count - 1)))
 
 
-def _dispersion(vectors: Vectors) -> tuple[float, float]:
-    """Mean cosine of two texts, and the Vendi score over the number of texts."""
+def _vendi(vectors: Vectors) -> float:
+    """The Vendi score over the number of vectors."""
     count = len(vectors)
-    kernel = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
-    cosine = (kernel.sum() - np.trace(kernel)) / (count * (count - 1))
-    spectrum = np.linalg.eigvalsh(kernel / count)
+    spectrum = np.linalg.eigvalsh(_kernel(vectors) / count)
     spectrum = spectrum[spectrum > 1e-12]
-    return float(cosine), float(np.exp(-(spectrum * np.log(spectrum)).sum()) / count)
+    return float(np.exp(-(spectrum * np.log(spectrum)).sum()) / count)
+
+
+def _kernel(vectors: Vectors) -> NDArray[np.float64]:
+    return vectors.astype(np.float64) @ vectors.T.astype(np.float64)
