@@ -25,19 +25,8 @@ from typing import Any
 from primer.documents import SPLITS, read_documents
 from primer.environment import usable_cores
 from primer.progress import say
-from primer.recipe import (
-    Accept,
-    Corpus,
-    LocalFiles,
-    Prompts,
-    Recipe,
-    Sampling,
-    Synth,
-    Topics,
-    TopicWeights,
-    Web,
-    WebSample,
-)
+from primer.recipe import Corpus, LocalFiles, Prompts, Recipe, Topics, TopicWeights, Web, WebSample
+from primer.recipe_synth import Accept, Sampling, Synth
 from primer.run import write_json
 from prompts.forms import load_forms
 from synth.diversity import embed_heads, mean_cosine, measure
@@ -186,7 +175,7 @@ def main() -> None:
     source = LocalFiles(kind="files", paths=arguments.web) if arguments.web else WebSample(kind="wikipedia_sample")
     web = Web(source=source, characters=10_000_000)
     lists = write_topics(out / "topics")
-    if not (out / "web" / "train.parquet").exists():
+    if not (out / "web" / "train-00000.parquet").exists():
         (out / "web").mkdir(parents=True, exist_ok=True)
         build_web(recipe("topic alone", lists, 1, web), out / "web")
     corpora = {name: generate(name, recipe(name, lists, arguments.tokens, web), out) for name in SETTINGS}

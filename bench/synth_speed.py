@@ -21,11 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from primer.recipe import Accept, EndpointTeacher, Sampling
+from primer.recipe_synth import EndpointTeacher, Synth
 from synth.accept import Judge
-from synth.engine import Plan, generate
-from synth.journal import Journal, answer_tag
-from synth.teachers import open_teacher, teacher_identity
+from synth.engine import asking, generate
+from synth.synthetic import make_plan, open_journal
+from synth.teachers import open_teacher
+from synth.view import View
 
 MOCK = Path(__file__).parent.parent / "tests" / "mock_endpoint.py"
 
@@ -38,6 +39,7 @@ class Unit:
     seed: int
     kept: tuple[bool, ...] = (True,)
     snippet: None = None
+    language: str = "english"
 
     def messages(self, _replies: Sequence[str] = ()) -> list[dict[str, str]]:
         return [{"role": "user", "content": self.text}]
@@ -50,12 +52,12 @@ class Units:
         return Unit(f"Question {index} " + "word " * 150, index)
 
 
-def start_endpoint() -> tuple[subprocess.Popen[bytes], str]:
+def start_endpoint(words: int) -> tuple[subprocess.Popen[bytes], str]:
     """The mock endpoint on a free loopback port, ready to answer."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, str(MOCK), "--port", str(port), "--delay", "0"])
+    server = subprocess.Popen([sys.executable, str(MOCK), "--port", str(port), "--words", str(words)])
     for _ in range(200):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
@@ -71,22 +73,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=5000, help="how many, about (default 5000)")
     parser.add_argument("--concurrency", type=int, default=256, help="requests in flight (default 256)")
+    parser.add_argument("--words", type=int, default=600, help="length of a reply (default 600, about 4 kB)")
     arguments = parser.parse_args()
-    server, address = start_endpoint()
+    server, address = start_endpoint(arguments.words)
     try:
-        teacher = EndpointTeacher(kind="openai", base_url=address, model="mock")
-        identity, sampling = teacher_identity(teacher), Sampling()
-        tokens_a_reply = 84  # what the mock endpoint's replies come to
-        plan = Plan(identity, sampling, arguments.requests * tokens_a_reply, arguments.concurrency)
+        synth = Synth(
+            teacher=EndpointTeacher(kind="openai", base_url=address, model="mock"),
+            tokens=None,
+            documents=arguments.requests,
+            concurrency=arguments.concurrency,
+        )
         with tempfile.TemporaryDirectory() as folder:
             wall, cpu = time.monotonic(), time.process_time()
-            with Journal(Path(folder) / "replies.jsonl", answer_tag(identity, sampling)) as journal:
+            with open_journal(Path(folder) / "replies.jsonl", synth) as journal:
                 outcome = generate(
                     Units(),
-                    plan,
-                    Judge(Accept(), set()),
+                    make_plan(synth),
+                    Judge(synth.accept, set()),
                     journal,
-                    lambda: open_teacher(teacher, identity, arguments.concurrency, 300.0),
+                    asking(lambda: open_teacher(synth)),
+                    lambda _attempt: None,
+                    View(None),
                 )
             wall, cpu = time.monotonic() - wall, time.process_time() - cpu
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

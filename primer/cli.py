@@ -5,20 +5,23 @@ What a command needs is imported inside it, so that `primer --help` answers at o
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from primer import __version__
+from primer.cli_options import DataPath, Overrides, RecipePath, RunPath, take_steps
 from primer.errors import PrimerError, disk_full
 from primer.prompts_cli import app as prompts_app
+from primer.synth_cli import app as synth_app
+from primer.synth_cli import make_corpora
 from primer.topics_cli import app as topics_app
 
 if TYPE_CHECKING:
@@ -28,8 +31,17 @@ if TYPE_CHECKING:
 # The exit status by which typer answers Ctrl-C, and the shell's own for SIGINT.
 _INTERRUPTED = 130
 
+
+class _InOrder(TyperGroup):
+    """Typer lists single commands first; `synth`, a group, is the first step all the same."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: name != "synth")
+
+
 app = typer.Typer(
     name="primer",
+    cls=_InOrder,
     help="Make synthetic textbooks, train small language models on them, and see what the textbooks did.\n\n"
     "An experiment is one recipe (recipes/*.yaml). `synth`, `train`, `eval` and `report` each bring its run folder "
     "up to that step: what is complete is skipped, what was interrupted is continued, what the recipe changed is "
@@ -41,27 +53,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.add_typer(synth_app, name="synth")
 app.add_typer(topics_app, name="topics")
 app.add_typer(prompts_app, name="prompts")
-
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, such as recipes/demo.yaml.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a field: --set train.tokens=100000. Repeatable."),
-]
-RunPath = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="The run folder; runs/<recipe name> by default.")
-]
-DataPath = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder of benchmark data, one folder a suite (or $PRIMER_EVAL_DATA)."),
-]
-
-
-def _synth(recipe: Recipe, run: RunFolder) -> None:
-    from synth.corpora import make_corpora
-
-    make_corpora(recipe, run)
 
 
 def _train(recipe: Recipe, run: RunFolder) -> None:
@@ -84,43 +78,25 @@ def _report(recipe: Recipe, run: RunFolder) -> None:
     say(f"\nThe report: [bold]{path}[/]  (open it in a browser)")
 
 
-_STEPS: tuple[Callable[[Recipe, RunFolder], None], ...] = (_synth, _train, _eval, _report)
-
-
-def _up_to(step: int, path: Path, overrides: list[str] | None, run: Path | None, data: Path | None = None) -> None:
-    """Bring a run folder up to a step of `_STEPS`."""
-    from primer.recipe_file import load_recipe
-    from primer.run import RunFolder
-
-    settings = list(overrides or []) + ([f"eval.data={json.dumps(str(data))}"] if data else [])
-    recipe = load_recipe(path, settings)
-    with RunFolder.opened(run or Path("runs") / recipe.name, recipe) as folder:
-        for make in _STEPS[: step + 1]:
-            make(recipe, folder)
-
-
-@app.command()
-def synth(recipe: RecipePath, set_: Overrides = None, run: RunPath = None) -> None:
-    """Make the corpora: web text, code, and textbooks by the teacher."""
-    _up_to(0, recipe, set_, run)
+_STEPS: tuple[Callable[[Recipe, RunFolder], None], ...] = (make_corpora, _train, _eval, _report)
 
 
 @app.command()
 def train(recipe: RecipePath, set_: Overrides = None, run: RunPath = None) -> None:
     """Train one model for each variant of the recipe."""
-    _up_to(1, recipe, set_, run)
+    take_steps(_STEPS[:2], recipe, set_, run)
 
 
 @app.command("eval")
 def evaluate(recipe: RecipePath, set_: Overrides = None, run: RunPath = None, data: DataPath = None) -> None:
     """Evaluate the models: suites, held-out loss, toxicity."""
-    _up_to(2, recipe, set_, run, data)
+    take_steps(_STEPS[:3], recipe, set_, run, data)
 
 
 @app.command()
 def report(recipe: RecipePath, set_: Overrides = None, run: RunPath = None, data: DataPath = None) -> None:
     """Compare the variants on one page: the whole experiment, to its end."""
-    _up_to(3, recipe, set_, run, data)
+    take_steps(_STEPS, recipe, set_, run, data)
 
 
 @app.command()

@@ -1,22 +1,27 @@
 """The document: one Arrow schema for every source, its identity, and Parquet input and output.
 
-A corpus folder holds `train.parquet` and `held_out.parquet`; `datasets.load_dataset("parquet", ...)` reads both.
+A corpus folder holds shards of two splits: `train-00000.parquet`, `train-00001.parquet`, ...,
+`held_out-00000.parquet`, ...; `datasets.load_dataset(folder)` reads both.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-import unicodedata
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from types import TracebackType
+from typing import Any, NotRequired, Self, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from primer.errors import PrimerError
+from primer.words import text_hash as text_hash  # where the users of documents look for it
 
 PROVENANCE = pa.struct(
     [
@@ -46,6 +51,8 @@ PROVENANCE = pa.struct(
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
         ("seconds", pa.float64()),
+        ("tries", pa.int64()),
+        ("continuations", pa.int64()),
     ]
 )
 
@@ -65,8 +72,18 @@ SCHEMA = pa.schema(
 
 SPLITS = ("train", "held_out")
 
-# Rows written and read at a time.
-_ROW_GROUP = 1024
+# A row group, what is written and read at a time, ends after so many rows, or characters of long texts.
+_GROUP_ROWS = 1024
+_GROUP_CHARACTERS = 16_000_000
+
+# A shard ends with the row group that brings it here. The hub advises files of a few hundred megabytes
+# (https://huggingface.co/docs/hub/repositories-recommendations, and its splits are read in parallel by file).
+_SHARD_BYTES = 256 * 2**20
+
+# What a corpus folder may hold of an earlier build, the one file a split of earlier versions too.
+_ANY_SHARD = re.compile(r"(train|held_out)(-\d+)?\.parquet")
+
+_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
 
 
 class Document(TypedDict):
@@ -74,7 +91,8 @@ class Document(TypedDict):
 
     `group` is what must not be divided between training and held-out text: the topic of a synthetic
     document, the article of a web document, the file of a piece of code. `provenance` is null for text
-    that no teacher wrote.
+    that no teacher wrote; in it, `tries` is how often the text was asked for, and `continuations` how many requests
+    went on with a reply that was cut short.
     """
 
     id: str
@@ -88,20 +106,122 @@ class Document(TypedDict):
     provenance: NotRequired[dict[str, Any] | None]
 
 
-def text_hash(text: str) -> str:
-    """Identity of a text for exact deduplication: Unicode NFKC, lower case, white space folded; 128 bits, hex."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).lower().split())
-    return hashlib.sha256(folded.encode()).hexdigest()[:32]
-
-
 def is_held_out(group: str, share: float, seed: int) -> bool:
     """Whether a group belongs to the held-out split: a pure function of the group, at the given share."""
     digest = hashlib.sha256(f"{seed}\0{group}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * 2**64
 
 
+class CorpusWriter:
+    """Divides documents into the two splits and writes them as shards, in constant memory; a context manager.
+
+    Where it is left without an error, both splits are whole on the disk; else no file of it remains.
+
+    Args:
+        folder: An existing folder; shards that an interrupted build left in it are removed.
+        held_out_share: Share of the groups that are held out.
+        seed: Seed of that choice.
+
+    Attributes:
+        counts: Number of documents and of characters by split, so far: `{"train_documents": ..., ...}`.
+    """
+
+    def __init__(self, folder: Path, held_out_share: float, seed: int) -> None:
+        self.counts = {f"{split}_{what}": 0 for split in SPLITS for what in ("documents", "characters")}
+        self._folder, self._share, self._seed = folder, held_out_share, seed
+        self._splits = {split: _SplitWriter(folder, split) for split in SPLITS}
+
+    def __enter__(self) -> Self:
+        self._remove()
+        return self
+
+    def add(self, document: Document) -> None:
+        """Write one document, or keep it until there are enough to write at once."""
+        split = "held_out" if is_held_out(document["group"], self._share, self._seed) else "train"
+        self._splits[split].add(document)
+        self.counts[f"{split}_documents"] += 1
+        self.counts[f"{split}_characters"] += len(document["text"])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._check()
+                for writer in self._splits.values():
+                    writer.finish()
+                return
+        except BaseException:
+            self._abandon()
+            raise
+        self._abandon()
+
+    def _check(self) -> None:
+        for split in SPLITS:
+            if not self.counts[f"{split}_documents"]:
+                total = sum(self.counts[f"{each}_documents"] for each in SPLITS)
+                raise PrimerError(
+                    f"{self._folder.name}: the {split} split would be empty ({total} documents in all).",
+                    "Take more text (synth.tokens, web.characters, code.characters) or change corpus.held_out_share.",
+                )
+
+    def _abandon(self) -> None:
+        for writer in self._splits.values():
+            with suppress(*_DAMAGE):  # of a full disk the first error tells
+                writer.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        for path in self._folder.iterdir():
+            if _ANY_SHARD.fullmatch(path.name):
+                path.unlink()
+
+
+class _SplitWriter:
+    """The shards of one split, one open at a time."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._folder, self._split = folder, split
+        self._waiting: list[Document] = []
+        self._characters = self._shards = 0
+        self._file: Any = None
+        self._writer: Any = None
+
+    def add(self, document: Document) -> None:
+        self._waiting.append(document)
+        self._characters += len(document["text"])
+        if len(self._waiting) >= _GROUP_ROWS or self._characters >= _GROUP_CHARACTERS:
+            self._write()
+
+    def finish(self) -> None:
+        if self._waiting:
+            self._write()
+        self.close()
+
+    def _write(self) -> None:
+        if self._file is None:
+            self._file = (self._folder / f"{self._split}-{self._shards:05d}.parquet").open("wb")
+            self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd")
+            self._shards += 1
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=SCHEMA))
+        self._waiting.clear()
+        self._characters = 0
+        if self._file.tell() >= _SHARD_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        if self._file is None:
+            return
+        file, writer, self._file, self._writer = self._file, self._writer, None, None
+        with file:
+            if writer is not None:
+                writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def write_corpus(folder: Path, documents: Iterable[Document], held_out_share: float, seed: int) -> dict[str, int]:
-    """Divide a stream of documents into the two splits and write a corpus folder, in constant memory.
+    """Divide a stream of documents into the two splits and write a corpus folder; see :class:`CorpusWriter`.
 
     Returns:
         Number of documents and of characters by split: `{"train_documents": ..., "train_characters": ..., ...}`.
@@ -109,63 +229,72 @@ def write_corpus(folder: Path, documents: Iterable[Document], held_out_share: fl
     Raises:
         PrimerError: If either split would be empty.
     """
-    paths = {split: folder / f"{split}.parquet" for split in SPLITS}
-    try:
-        counts = _write_splits(paths, documents, held_out_share, seed)
-        for split in SPLITS:
-            if not counts[f"{split}_documents"]:
-                total = counts["train_documents"] + counts["held_out_documents"]
-                raise PrimerError(
-                    f"{folder.name}: the {split} split would be empty ({total} documents in all).",
-                    "Take more text (synth.tokens, web.characters, code.characters) or change corpus.held_out_share.",
-                )
-    except BaseException:
-        for path in paths.values():
-            path.unlink(missing_ok=True)
-        raise
-    return counts
-
-
-def _write_splits(
-    paths: dict[str, Path], documents: Iterable[Document], held_out_share: float, seed: int
-) -> dict[str, int]:
-    counts = {f"{split}_{what}": 0 for split in SPLITS for what in ("documents", "characters")}
-    waiting: dict[str, list[Document]] = {split: [] for split in SPLITS}
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(pq.ParquetWriter(path, SCHEMA, compression="zstd"))
-            for split, path in paths.items()
-        }
-
-        def flush(split: str) -> None:
-            writers[split].write_table(pa.Table.from_pylist(waiting[split], schema=SCHEMA))
-            waiting[split].clear()
-
+    with CorpusWriter(folder, held_out_share, seed) as writer:
         for document in documents:
-            split = "held_out" if is_held_out(document["group"], held_out_share, seed) else "train"
-            waiting[split].append(document)
-            counts[f"{split}_documents"] += 1
-            counts[f"{split}_characters"] += len(document["text"])
-            if len(waiting[split]) >= _ROW_GROUP:
-                flush(split)
-        for split in SPLITS:
-            flush(split)
-    return counts
+            writer.add(document)
+    return writer.counts
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One row group of a shard: the least that is read at once.
+
+    Attributes:
+        path: The shard.
+        group: Number of the row group in it.
+        first: Place of its first row in the corpus (training text, then held-out text), from 0.
+        rows: How many rows it has.
+        ids: Smallest and largest identity in it, where the file says so.
+    """
+
+    path: Path
+    group: int
+    first: int
+    rows: int
+    ids: tuple[str, str] | None
+
+    def read(self, columns: list[str] | None = None) -> list[dict[str, Any]]:
+        """Its rows.
+
+        Raises:
+            PrimerError: If the file is missing or damaged.
+        """
+        with _reading(self.path), pq.ParquetFile(self.path) as file:
+            found: list[dict[str, Any]] = file.read_row_group(self.group, columns=columns).to_pylist()
+            return found
+
+
+def corpus_blocks(folder: Path) -> list[Block]:
+    """The row groups of a corpus folder, in order; only the shards' last bytes are read.
+
+    Raises:
+        PrimerError: If a file is missing or no Parquet.
+    """
+    blocks: list[Block] = []
+    first = 0
+    for split in SPLITS:
+        for path in _shards(folder, split):
+            with _reading(path):
+                about = pq.read_metadata(path)
+            for group in range(about.num_row_groups):
+                described = about.row_group(group)
+                known = described.column(0).statistics  # `id` is the first column
+                ids = (known.min, known.max) if known is not None and known.has_min_max else None
+                blocks.append(Block(path, group, first, described.num_rows, ids))
+                first += described.num_rows
+    return blocks
 
 
 def read_documents(folder: Path, split: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Stream the rows of one split of a corpus folder.
+    """Stream the rows of one split of a corpus folder, shard by shard.
 
     Raises:
-        PrimerError: If the file is missing or no Parquet.
+        PrimerError: If a file is missing or no Parquet.
     """
-    path = folder / f"{split}.parquet"
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_ROW_GROUP, columns=columns):
+    for path in _shards(folder, split):
+        with _reading(path), pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=columns):
                 yield from batch.to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", "Run `primer synth` to make it again.") from None
 
 
 def sample_documents(folder: Path, count: int, blocks: int, seed: int, columns: list[str]) -> list[dict[str, Any]]:
@@ -175,21 +304,38 @@ def sample_documents(folder: Path, count: int, blocks: int, seed: int, columns: 
         PrimerError: If a file is missing or no Parquet.
     """
     rows: list[dict[str, Any]] = []
-    try:
-        with ExitStack() as stack:
-            files = [stack.enter_context(pq.ParquetFile(folder / f"{split}.parquet")) for split in SPLITS]
-            places = [(file, block) for file in files for block in range(file.num_row_groups)]
-            generator = random.Random(seed)
-            chosen = sorted(generator.sample(range(len(places)), min(blocks, len(places))))
-            for place in chosen:
-                file, block = places[place]
-                found = file.read_row_group(block, columns=columns).to_pylist()
-                rows.extend(generator.sample(found, min(len(found), -(-count // len(chosen)))))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise PrimerError(f"{folder} cannot be read: {error}", "Run `primer synth` to make it again.") from None
+    places = corpus_blocks(folder)
+    generator = random.Random(seed)
+    chosen = sorted(generator.sample(range(len(places)), min(blocks, len(places))))
+    for place in chosen:
+        found = places[place].read(columns)
+        rows.extend(generator.sample(found, min(len(found), -(-count // len(chosen)))))
     return rows
 
 
 def corpus_hashes(folders: Iterable[Path]) -> set[str]:
     """Hashes of every document in some corpora, for exact deduplication across sources."""
     return {row["hash"] for folder in folders for split in SPLITS for row in read_documents(folder, split, ["hash"])}
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    """The shards of a split in order, of which there must be one, and none may be missing in between."""
+    found = {int(path.stem.rpartition("-")[2]): path for path in folder.glob(f"{split}-[0-9]*.parquet")}
+    for number in range(max(found, default=0) + 1):
+        if number not in found:
+            path = folder / f"{split}-{number:05d}.parquet"
+            raise PrimerError(f"{path} is missing.", _remedy(folder))
+    return [found[number] for number in sorted(found)]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say which file is damaged."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise PrimerError(f"{path} cannot be read: {error}", _remedy(path.parent)) from None
+
+
+def _remedy(folder: Path) -> str:
+    return f"Delete {folder} and run `primer synth`: the corpus is made again."

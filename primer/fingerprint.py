@@ -28,7 +28,13 @@ NEVER: frozenset[str] = frozenset(
     {
         "synth.concurrency",
         "synth.timeout",
+        "synth.patience",
+        "synth.budget",
         "synth.teacher.threads",
+        "synth.teacher.environment",
+        "synth.teacher.batch",
+        "synth.teacher.requests_per_minute",
+        "synth.teacher.tokens_per_minute",
         "synth.teacher.startup_seconds",
         "synth.teacher.api_key_env",
         "synth.teacher.price_input",
@@ -39,6 +45,7 @@ NEVER: frozenset[str] = frozenset(
         "train.checkpoint_seconds",
         "train.micro_batch",
         "eval.data",  # the hashes of the files in it enter instead
+        "plan",  # what is foretold, not what is done
     }
 )
 

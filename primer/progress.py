@@ -55,7 +55,7 @@ class Bar:
         if done < _SHARE_BEFORE_FORECAST * self._total:
             return ""
         seconds = (time.monotonic() - self._started) / done * max(self._total - completed, 0.0)
-        return f", {_duration(seconds)} left"
+        return f", {duration(seconds)} left"
 
 
 @contextmanager
@@ -82,6 +82,12 @@ def bar(title: str, total: float, unit: str) -> Iterator[Bar]:
         yield Bar(title, total, unit, progress)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people: "42 s", "3 min 05 s", "7 h 12 min", "3 d 4 h"."""
     minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

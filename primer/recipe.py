@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
+
+from primer.recipe_plan import Planning
+from primer.recipe_synth import Synth
+from primer.section import Name, Section, Share, Weight
 
 SourceName = Literal["synthetic", "web", "code"]
 SOURCES: tuple[SourceName, ...] = ("synthetic", "web", "code")
@@ -19,18 +23,6 @@ CORPUS_ORDER: tuple[SourceName, ...] = ("web", "code", "synthetic")
 
 # codegen-mono's vocabulary: GPT-2's 50,257 tokens and 38 whitespace runs, padded to a multiple of 1,024.
 CODEGEN_VOCABULARY_SIZE = 51_200
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-
-
-class Section(BaseModel):
-    """Base of every recipe section: unknown keys and wrong types are errors, values cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TopicWeights(Section):
@@ -69,84 +61,6 @@ class Prompts(Section):
     snippet_choice: Literal["random", "relevant"] = Field(
         "random", description="Which passage: any, or one of those that share most with the topic's title (BM25)."
     )
-
-
-class EmbeddedTeacher(Section):
-    """llama.cpp inside this machine: no key, no GPU, no download beyond the Python packages."""
-
-    kind: Literal["embedded"] = "embedded"
-    model: str = Field("smollm2-135m-instruct", description="The packaged model, or the path of a .gguf file.")
-    threads: int | None = Field(None, ge=1, description="Threads; null means every core.")
-    context: int = Field(2048, ge=256, description="Context window of one request, in tokens.")
-
-
-class EndpointTeacher(Section):
-    """Any OpenAI-compatible endpoint: OpenAI itself, a vLLM or llama.cpp server, others."""
-
-    kind: Literal["openai"]
-    base_url: str = Field("https://api.openai.com/v1", description="Address of the API, including /v1.")
-    model: str = Field(description="Model name as the endpoint knows it.")
-    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key (never the key).")
-    price_input: float | None = Field(None, ge=0, description="US dollars per million prompt tokens, for the cost.")
-    price_output: float | None = Field(None, ge=0, description="US dollars per million completion tokens.")
-
-
-class VllmTeacher(Section):
-    """A vLLM server that Primer starts on this machine's GPU and stops again."""
-
-    kind: Literal["vllm"]
-    model: str = Field(description="Hub name or local directory of the model to serve.")
-    arguments: list[str] = Field([], description="Further arguments of `vllm serve`.")
-    startup_seconds: int = Field(900, ge=10, description="How long the server may take to answer, in seconds.")
-
-
-Teacher = Annotated[EmbeddedTeacher | EndpointTeacher | VllmTeacher, Field(discriminator="kind")]
-
-
-class Sampling(Section):
-    """How the teacher samples."""
-
-    temperature: float = Field(0.8, ge=0, le=2)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(
-        1000, ge=16, description="Longest reply, in the teacher's tokens; no prompt asks for more words than fit."
-    )
-    frequency_penalty: float = Field(0.0, ge=-2, le=2, description="Lowers the logit of a token by its count so far.")
-    presence_penalty: float = Field(0.0, ge=-2, le=2, description="Lowers the logit of a token already used.")
-
-
-class Accept(Section):
-    """What a reply must be to enter the corpus."""
-
-    min_words: int = Field(40, ge=1, description="Shortest document, in words.")
-    truncated: Literal["trim", "reject"] = Field(
-        "trim", description="A reply cut at max_tokens: keep it up to its last whole sentence, or reject it."
-    )
-    max_repetition: Share = Field(
-        0.2, description="Largest share of a document's characters inside repeated 5-word sequences."
-    )
-    max_copied: Share = Field(
-        0.25, description="Largest share of a web passage that a reply may repeat, in runs of 8 words or more."
-    )
-    near_duplicate: Share = Field(
-        0.7, description="Reject a document whose estimated Jaccard similarity to an accepted one exceeds this."
-    )
-
-
-class Synth(Section):
-    """Generation of the synthetic corpus."""
-
-    tokens: int = Field(50_000, ge=1, description="Accepted tokens to collect, in the teacher's tokens.")
-    teacher: Teacher = Field(default_factory=EmbeddedTeacher)
-    sampling: Sampling = Field(default_factory=Sampling)
-    accept: Accept = Field(default_factory=Accept)
-    concurrency: int = Field(16, ge=1, le=4096, description="Requests in flight.")
-    timeout: float = Field(300.0, gt=0, description="Longest wait for one reply, in seconds.")
-
-    @field_validator("teacher", mode="before")
-    @classmethod
-    def _embedded_by_default(cls, value: object) -> object:
-        return {"kind": "embedded", **value} if isinstance(value, dict) else value
 
 
 class WebSample(Section):
@@ -326,6 +240,7 @@ class Recipe(Section):
     train: Train = Field(default_factory=Train)
     variants: list[Variant] = Field(default_factory=_phi_variants, min_length=1)
     eval: Eval = Field(default_factory=Eval)
+    plan: Planning = Field(default_factory=Planning)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from primer.errors import PrimerError
-from primer.recipe import Recipe, Section
+from primer.recipe import Recipe
+from primer.section import Section
 
 
 class _Loader(yaml.SafeLoader):

@@ -101,19 +101,20 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, recipe: Recipe) -> Iterator[RunFolder]:
+    def opened(cls, path: Path, recipe: Recipe, *, wait: bool = False) -> Iterator[RunFolder]:
         """Hold the folder for this process, with the recipe frozen into it.
+
+        Args:
+            path: The folder.
+            recipe: The experiment.
+            wait: Wait for another process that holds it, where it would be an error.
 
         Raises:
             PrimerError: If the folder belongs to another recipe, is no run folder, or is in use.
         """
         run = cls(path)
         run._check_owner(recipe)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PrimerError(f"{path} cannot be created: {error}", "Choose another folder with --run.") from None
-        with run._locked():
+        with locked(path, wait=wait):
             run._freeze(recipe)
             yield run
 
@@ -186,22 +187,6 @@ class RunFolder:
                 "Choose a new or empty folder with --run.",
             )
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.path / "lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.seek(0)
-                raise PrimerError(
-                    f"Another process (pid {lock.read().strip() or 'unknown'}) is working in {self.path}.",
-                    "Wait for it to end, or choose another folder with --run.",
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
-
     def _freeze(self, recipe: Recipe) -> None:
         frozen = self.path / "recipe.yaml"
         if frozen.exists():
@@ -216,6 +201,41 @@ class RunFolder:
         for path in (self.path / "partial").iterdir():
             if stale.fullmatch(path.name):
                 shutil.rmtree(path)
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder, which is created if absent, for this process.
+
+    Args:
+        folder: The folder.
+        wait: Wait for another process that holds it, where it would be an error.
+
+    Raises:
+        PrimerError: If it is in use, or cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise PrimerError(f"{folder} cannot be written: {error}", "Choose another folder with --run.") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            if not wait:
+                raise PrimerError(
+                    f"Another process (pid {holder}) is working in {folder}.",
+                    "Wait for it to end, or choose another folder with --run.",
+                ) from None
+            say(f"waiting for another process (pid {holder}) to finish its work in {folder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} on {platform.node()}")
+        lock.flush()
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -23,3 +24,9 @@ def text_words(text: str) -> list[str]:
 def word_runs(words: Sequence[str], length: int) -> Iterator[str]:
     """Every run of so many words, joined by spaces, in their order; none if there are fewer words."""
     return (" ".join(words[start : start + length]) for start in range(len(words) - length + 1))
+
+
+def text_hash(text: str) -> str:
+    """Identity of a text for exact deduplication: Unicode NFKC, lower case, white space folded; 128 bits, hex."""
+    folded = " ".join(unicodedata.normalize("NFKC", text).lower().split())
+    return hashlib.sha256(folded.encode()).hexdigest()[:32]

@@ -10,12 +10,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-from primer.documents import text_hash
-from primer.recipe import Accept
-from primer.words import text_words, word_runs
-from synth.journal import Reply
+from primer.recipe_synth import Accept
+from primer.words import text_hash, text_words
+from synth.backend import Messages
+from synth.languages import in_another_language
+from synth.near_duplicates import NearDuplicates
 
 # Every reason a reply can be rejected for, in the order in which the rules are tried.
 REASONS = (
@@ -23,7 +23,9 @@ REASONS = (
     "empty",
     "content_filter",
     "truncated",
+    "refusal",
     "meta_talk",
+    "wrong_language",
     "repetitive",
     "copied_prompt",
     "form_failed",
@@ -43,15 +45,19 @@ _REPEATED_WORDS = 5
 _COPIED_WORDS = 8
 _MOST_COPIED = 0.2
 
-# MinHash over 5-word shingles, the size that FineWeb deduplicates by (arXiv 2406.17557, section 3.4). 128 hashes
-# estimate a Jaccard similarity to within about 0.04 (one standard deviation at 0.7).
-_SHINGLE_WORDS = 5
-_HASHES = 128
-_ROWS_PER_BAND = 4  # a pair at 0.7 becomes a candidate with probability 0.9998, at 0.5 with 0.87
-
 _SENTENCE_END = re.compile(r"(?<=\S)[.!?…][\"'”’)\]*_]*(?=\s|$)")
 
-# What a chat assistant says about itself, its task or its reader, where it says it: anywhere, first, or last.
+# What a chat assistant says in place of an answer.
+_REFUSAL = re.compile(
+    r"[\s*#_>]*(?:(?:i(?: am|'m|’m)(?: very| so| really)? sorry|i apologi[sz]e|sorry|unfortunately|as an ai)\b"
+    r"[^\n.!?]{0,60}?[,;:]?\s+(?:but )?)?"
+    r"i(?:(?: am|'m|’m) (?:unable|not able)| (?:cannot|can't|can’t|can not|won't|won’t|will not|must decline))\b"
+    r"(?! help but)[^\n.!?]{0,40}\b(?:help|assist|provide|write|create|produce|generate|fulfil|fulfill|answer|comply"
+    r"|continue|discuss|complete|engage|do (?:that|this|so))\b",
+    re.IGNORECASE,
+)
+
+# What it says about itself, its task or its reader, where it says it: anywhere, first, or last.
 _META_ANYWHERE = re.compile(
     r"\bas an ai\b|\bai (?:language model|assistant)\b|\blarge language model\b|\bmy training data\b"
     r"|\bi(?: am|'m) (?:just )?an? (?:ai|language model|chatbot)\b|\[(?:your|insert|name|student)\b[^\]\n]{0,40}\]",
@@ -62,7 +68,6 @@ _META_FIRST = re.compile(
     r"|here(?:'s|’s| is| are)\b[^\n.!?]{0,160}\b(?:story|text|textbook|section|dialogue|conversation|letter|lesson"
     r"|explanation|example|examples|questions?|answers?|guide|passage|paragraphs?|exercises?|problems?|steps|version|revised)\b"
     r"|i(?: am|'m|’m) (?:sorry|happy|glad|unable|not able)\b|i(?:'d|’d| would) be (?:happy|glad)\b|i apologi[sz]e\b"
-    r"|i (?:cannot|can't|can’t|won't) (?:help|assist|provide|write|create|fulfil|answer|generate)"
     r"|(?:this|the following) (?:text|story|section)\b[^\n.!?]{0,60}\b(?:written|aimed|intended|designed) for\b"
     # Small teachers talk about the passage or the task in place of writing.
     r"|(?:this|the) (?:passage|prompt|text)\b(?: about\b[^\n.!?]{0,80})?,? (?:is|was|has|gives|provides|highlights"
@@ -89,16 +94,28 @@ class Judge:
     """
 
     def __init__(self, rules: Accept, known: set[str]) -> None:
-        self._rules = rules
-        self._known = set(known)
-        self._near = _NearDuplicates(rules.near_duplicate)
+        self.rules = rules
+        self.rules = rules
+        self._known = {_short(digest) for digest in known}
+        self._near = NearDuplicates(rules.near_duplicate)
 
-    def check(self, reply: Reply, messages: Sequence[dict[str, str]]) -> tuple[str, str | None]:
-        """The usable text of one reply, and the first rule that it breaks, if it does. Depends on nothing earlier."""
-        text = _tidy(reply.text)
-        if reply.finish_reason == "length" and self._rules.truncated == "trim":
+    def check(
+        self, written: str, finish_reason: str, messages: Messages, language: str = "english"
+    ) -> tuple[str, str | None]:
+        """The usable text of what was written, and the first rule that it breaks, if it does.
+
+        Depends on nothing judged earlier.
+
+        Args:
+            written: A reply, or one with its continuations.
+            finish_reason: Of the last of them.
+            messages: What was asked.
+            language: What it is to be written in.
+        """
+        text = tidy(written)
+        if finish_reason == "length" and self.rules.truncated != "drop":
             text = trim_to_sentence(text)
-        return text, self._fault(reply, text, messages)
+        return text, self._fault(written, finish_reason, text, messages, language)
 
     def place(self, text: str, passage: str | None = None, *, joined: bool = False) -> str | None:
         """Take a document in, or name the first rule that it breaks.
@@ -109,29 +126,33 @@ class Judge:
             joined: Whether it was put together from several replies.
         """
         words = text.lower().split()
-        if len(words) < self._rules.min_words:
+        if len(words) < self.rules.min_words:
             return "too_short"
         if joined and self._repetitive(text, words):  # each part may be fine, and the third like the first
             return "repetitive"
-        if passage and copied(passage, text).share > self._rules.max_copied:
+        if passage and copied(passage, text).share > self.rules.max_copied:
             return "copied_passage"
-        if (digest := text_hash(text)) in self._known:
+        if (digest := _short(text_hash(text))) in self._known:
             return "duplicate"
         if self._near.seen(words):
             return "near_duplicate"
         self._known.add(digest)
         return None
 
-    def _fault(self, reply: Reply, text: str, messages: Sequence[dict[str, str]]) -> str | None:
-        if not reply.text.strip():
-            return "empty"
-        if reply.finish_reason == "content_filter":
+    def _fault(self, written: str, finish_reason: str, text: str, messages: Messages, language: str) -> str | None:
+        if finish_reason == "content_filter":
             return "content_filter"
-        if reply.finish_reason == "length" and (self._rules.truncated == "reject" or not text):
+        if not written.strip():
+            return "empty"
+        if finish_reason == "length" and (self.rules.truncated == "drop" or not text):
             return "truncated"
+        if _REFUSAL.match(text):
+            return "refusal"
         if is_meta_talk(text):
             return "meta_talk"
         words = text.lower().split()
+        if in_another_language(text, words, language):
+            return "wrong_language"
         if self._repetitive(text, words):
             return "repetitive"
         prompt = " ".join(message["content"] for message in messages).lower().split()
@@ -140,7 +161,7 @@ class Judge:
         return None
 
     def _repetitive(self, text: str, words: Sequence[str]) -> bool:
-        most = self._rules.max_repetition
+        most = self.rules.max_repetition
         return repeated_share(words, _REPEATED_WORDS) > most or repeated_line_share(text) > most
 
 
@@ -219,36 +240,16 @@ def shared_share(words: Sequence[str], others: Sequence[str], length: int) -> fl
     return _share(words, shared)
 
 
-class _NearDuplicates:
-    """MinHash signatures of the accepted texts, behind a locality-sensitive index."""
-
-    def __init__(self, threshold: float) -> None:
-        from rensa import RMinHashLSH
-
-        self._threshold = threshold
-        rows = _ROWS_PER_BAND if threshold >= 0.5 else 2
-        self._index = RMinHashLSH(threshold=threshold, num_perm=_HASHES, num_bands=_HASHES // rows)
-        self._signatures: list[Any] = []
-
-    def seen(self, words: Sequence[str]) -> bool:
-        """Whether an accepted text is this similar; if none is, the text counts as accepted."""
-        from rensa import RMinHash
-
-        signature = RMinHash(num_perm=_HASHES, seed=0)
-        signature.update(list(word_runs(words, _SHINGLE_WORDS)) or [" ".join(words)])
-        candidates = self._index.query(signature)
-        if any(signature.jaccard(self._signatures[key]) > self._threshold for key in candidates):
-            return True
-        self._index.insert(len(self._signatures), signature)
-        self._signatures.append(signature)
-        return False
-
-
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """Plain line ends, no spaces at the ends of lines, one empty line at most."""
     lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")]
     kept = lines[:1] + [line for before, line in pairwise(lines) if before or line]
     return "\n".join(kept)
+
+
+def _short(digest: str) -> int:
+    """60 bits of a hash as an integer: a fifth of what the whole takes in memory, and still no two alike."""
+    return int(digest[:15], 16)
 
 
 def _share(parts: Sequence[str], marked: Sequence[bool]) -> float:

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Sequence
 
 from primer.progress import bar
-from primer.recipe import Sampling, Synth
-from synth.endpoint import RequestError
+from primer.recipe_synth import Sampling, Synth
+from synth.backend import Messages, RequestError
 from synth.journal import Reply
-from synth.teachers import Client, open_teacher, teacher_identity
+from synth.pool import Pool
+from synth.teachers import merge_system_prompt, merges_system_prompt, open_teacher
 
 
 def ask_teacher(
-    synth: Synth, sampling: Sampling, conversations: Sequence[list[dict[str, str]]], seed: int
+    synth: Synth, sampling: Sampling, conversations: Sequence[Messages], seed: int
 ) -> list[Reply | RequestError]:
     """Ask a teacher some things.
 
@@ -27,38 +28,34 @@ def ask_teacher(
         The replies in the order of the questions, or why there was none.
 
     Raises:
-        PrimerError: If the teacher cannot be used, and nothing was answered.
+        PrimerError: If the teacher cannot be used.
     """
     return asyncio.run(_ask(synth, sampling, conversations, seed))
 
 
 async def _ask(
-    synth: Synth, sampling: Sampling, conversations: Sequence[list[dict[str, str]]], seed: int
+    synth: Synth, sampling: Sampling, conversations: Sequence[Messages], seed: int
 ) -> list[Reply | RequestError]:
-    identity = teacher_identity(synth.teacher)
+    merge = merges_system_prompt(synth.teacher)
     places = asyncio.Semaphore(synth.concurrency)
     done = 0
     with bar("asking the teacher", len(conversations), "questions") as progress:
-        async with open_teacher(synth.teacher, identity, synth.concurrency, synth.timeout) as client:
+        async with open_teacher(synth) as pool:
 
             async def one(number: int) -> Reply | RequestError:
                 nonlocal done
+                messages = merge_system_prompt(conversations[number]) if merge else conversations[number]
                 async with places:
-                    reply = await _reply(client, conversations[number], sampling, seed + number)
+                    reply = await _reply(pool, messages, sampling, seed + number)
                 done += 1
                 progress.update(done)
                 return reply
 
-            replies = await asyncio.gather(*map(one, range(len(conversations))))
-            failures = [reply for reply in replies if isinstance(reply, RequestError)]
-            fatal = [failure for failure in failures if failure.trouble in ("connection", "authentication", "model")]
-            if fatal and len(failures) == len(replies):
-                raise client.fatal(fatal[0])
-            return list(replies)
+            return list(await asyncio.gather(*map(one, range(len(conversations)))))
 
 
-async def _reply(client: Client, messages: list[dict[str, str]], sampling: Sampling, seed: int) -> Reply | RequestError:
+async def _reply(pool: Pool, messages: Messages, sampling: Sampling, seed: int) -> Reply | RequestError:
     try:
-        return await client.complete(messages, sampling, seed)
+        return await pool.complete(messages, sampling, seed)
     except RequestError as error:
         return error

@@ -5,6 +5,8 @@ Their order is `primer.recipe.CORPUS_ORDER`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,28 +14,94 @@ from primer.benchmarks import benchmark_material, data_folder
 from primer.errors import PrimerError
 from primer.fingerprint import stage_settings
 from primer.recipe import Recipe
-from primer.run import Built, RunFolder, Stage
+from primer.recipe_synth import EndpointTeacher, Synth
+from primer.run import Built, RunFolder, Stage, locked
 from synth.corpus_report import report_corpora
+from synth.shards import Shard, copy_shards, report_shards, shard_folder
 
 if TYPE_CHECKING:
     from prompts.stream import PromptStream
+    from synth.engine import Asker
+    from synth.pool import Pool
+
+    OpenPool = Callable[[Synth], AbstractAsyncContextManager[Pool]]
 
 
-def make_corpora(recipe: Recipe, run: RunFolder) -> None:
+def make_corpora(recipe: Recipe, run: RunFolder, open_pool: OpenPool | None = None) -> None:
     """Make every corpus that some variant trains on, or that the prompts take passages from, and report on them.
+
+    Args:
+        recipe: The experiment.
+        run: Its folder.
+        open_pool: Opens the teacher; null means on this machine (`synth.teachers.open_teacher`).
 
     Raises:
         PrimerError: If a source cannot be read, or the teacher cannot be used.
     """
     if "synthetic" in recipe.needed_sources():
         _check_prompts(recipe)
-    stages = {"web": _web_stage, "code": _code_stage, "synthetic": _synthetic_stage}
     made: list[str] = []
     for source in recipe.needed_sources():
-        stage = stages[source](recipe, run, tuple(made))
+        if source == "synthetic":
+            stage = _synthetic_stage(recipe, run, tuple(made), open_pool)
+        else:
+            stage = (_web_stage if source == "web" else _code_stage)(recipe, run, tuple(made))
         run.complete(stage)
         made.append(stage.name)
     report_corpora(recipe, run, made)
+
+
+def make_shard(recipe: Recipe, path: Path, shard: Shard) -> None:
+    """Ask for one shard's units, into a journal below the run folder; passages need the web corpus first.
+
+    Args:
+        recipe: The experiment.
+        path: The run folder, which all shards may share.
+        shard: Which of them.
+
+    Raises:
+        PrimerError: See `make_corpora`; and if another process works on the same shard.
+    """
+    from synth.synthetic import build_shard
+
+    _check_prompts(recipe)
+    with RunFolder.opened(path, recipe, wait=True) as run:
+        if recipe.prompts.snippet_share > 0:
+            run.complete(_web_stage(recipe, run, ()))
+    web = path / "corpus" / "web" if recipe.prompts.snippet_share > 0 else None
+    folder = shard_folder(path, shard)
+    with locked(folder):
+        build_shard(recipe, folder, shard, web, _asker(recipe, folder, None))
+
+
+def merge_shards(recipe: Recipe, run: RunFolder, folders: Sequence[Path] = ()) -> None:
+    """Make the corpora out of what shards were answered; what they lack is asked for here.
+
+    Args:
+        recipe: The experiment.
+        run: Its folder.
+        folders: Run folders of other machines, whose shards are copied into this one.
+
+    Raises:
+        PrimerError: If there is no shard, or one is being worked on.
+    """
+    for folder in folders:
+        copy_shards(folder, run.path)
+    report_shards(run.path)
+    make_corpora(recipe, run)
+
+
+def _asker(recipe: Recipe, folder: Path, open_pool: OpenPool | None) -> Asker:
+    """How the recipe's teacher is asked."""
+    from synth.engine import asking
+    from synth.teachers import open_teacher
+
+    synth = recipe.synth
+    if isinstance(synth.teacher, EndpointTeacher) and synth.teacher.batch:
+        from synth.batch import asking_in_batches
+
+        return asking_in_batches(synth, folder / "journal" / "batches.jsonl")
+    return asking(lambda: (open_pool or open_teacher)(synth))
 
 
 def prompt_stream(recipe: Recipe, run: RunFolder) -> PromptStream:
@@ -89,7 +157,7 @@ def _code_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> Stage
     return Stage("corpus/code", stage_settings(recipe, "corpus/code"), build, reads, material)
 
 
-def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> Stage:
+def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...], open_pool: OpenPool | None) -> Stage:
     from prompts.stream import material
 
     def build(folder: Path) -> Built:
@@ -98,7 +166,7 @@ def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> 
 
         web = run.folder("corpus/web") if "corpus/web" in reads else None
         known = corpus_hashes(run.folder(stage) for stage in reads)
-        return build_synthetic(recipe, folder, run.path / "journal" / "replies.jsonl", web, known)
+        return build_synthetic(recipe, folder, run.path, web, known, _asker(recipe, run.path, open_pool))
 
     made_of = material(recipe)
     if recipe.prompts.snippet_share > 0:  # the passages are compared with the benchmarks

@@ -33,7 +33,7 @@ _EMBEDDED = 100
 _SAMPLES = 10
 
 # Measure, name for people, format, and whether more of it is more diverse.
-_ROWS: tuple[tuple[str, str, str, bool], ...] = (
+ROWS: tuple[tuple[str, str, str, bool], ...] = (
     ("near_duplicates", "near duplicates (5-word shingles, Jaccard above 0.7)", ".1%", False),
     ("related", "related texts (3-word shingles, Jaccard above 0.1)", ".1%", False),
     ("openings", "begin with one of the ten commonest four words", ".1%", False),
@@ -134,7 +134,7 @@ def _page(
                 "better": "higher" if higher else "lower",
                 "values": [format(getattr(found, key), form) for found in measured.values()],
             }
-            for key, label, form, higher in _ROWS
+            for key, label, form, higher in ROWS
         ],
         openings=_openings(synthetic),
         total=len(synthetic),

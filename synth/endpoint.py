@@ -5,42 +5,28 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import math
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from primer.errors import PrimerError, require
-from primer.recipe import Sampling
+from primer.recipe_synth import Sampling
+from synth.backend import Messages, RequestError, Trouble
 from synth.journal import Failure, Reply
 
 if TYPE_CHECKING:
     import openai
 
-# The client's own retries: of 408, 409, 429, 5xx and lost connections, 0.5 s apart, then 1, 2, 4, 8 s, or as
-# long as the server's Retry-After says.
-_RETRIES = 5
 _CONNECT_SECONDS = 10.0
 _CONNECTIONS = 10_000  # more than the largest synth.concurrency
+# The same request would fail again: a later run does not ask it.
+_PERMANENT = (400, 413, 422)
 _NO_KEY = "none"  # the client insists on one; servers that want no key ignore it
-
-Trouble = Literal["connection", "authentication", "model", "request", "rate_limit", "server", "timeout", "garbage"]
-
-
-class RequestError(Exception):
-    """One request that brought no answer.
-
-    Args:
-        trouble: What kind of failure; `connection`, `authentication` and `model` say that no request can succeed.
-        failure: As the journal records it.
-    """
-
-    def __init__(self, trouble: Trouble, failure: Failure) -> None:
-        super().__init__(failure.reason)
-        self.trouble = trouble
-        self.failure = failure
 
 
 def check_address(base_url: str) -> str:
@@ -81,78 +67,74 @@ def read_key(base_url: str, variable: str) -> str | None:
 
 
 @asynccontextmanager
-async def endpoint_client(
+async def open_endpoint(
     base_url: str,
     model: str,
-    identity: str,
     timeout: float | None,
     *,
     key: str | None = None,
     key_variable: str | None = None,
-) -> AsyncIterator[EndpointClient]:
-    """A client for one endpoint, after a first question that shows whether it is there and takes the key.
-
-    Raises:
-        PrimerError: If the endpoint cannot be reached or refuses the key.
-    """
+) -> AsyncIterator[EndpointBackend]:
+    """A client for one address; nothing is asked yet."""
     openai = require("openai", install="make setup (or: pip install openai)", purpose="A teacher")
     http = _http_client(openai, base_url, timeout)
     async with openai.AsyncOpenAI(
-        base_url=base_url, api_key=key or _NO_KEY, timeout=timeout, max_retries=_RETRIES, http_client=http
+        base_url=base_url, api_key=key or _NO_KEY, timeout=timeout, max_retries=0, http_client=http
     ) as api:
-        client = EndpointClient(api, base_url, model, identity, timeout, key, key_variable)
-        await client.check()
-        yield client
+        yield EndpointBackend(api, base_url, model, timeout, key, key_variable)
 
 
-class EndpointClient:
-    """Asks one model at one endpoint; see :class:`synth.teachers.Client`."""
+class EndpointBackend:
+    """Asks one model at one address; see :class:`synth.backend.Backend`."""
 
     def __init__(
         self,
         api: openai.AsyncOpenAI,
         base_url: str,
         model: str,
-        identity: str,
         timeout: float | None,
         key: str | None,
         key_variable: str | None,
     ) -> None:
-        self.identity = identity
-        self._api, self._base_url, self._model, self._timeout = api, base_url, model, timeout
+        self.name = base_url
+        self.api = api
+        self._model, self._timeout = model, timeout
         self._key, self._key_variable = key, key_variable
         self._limit_name = "max_tokens"
+        self._answered = False
 
     async def check(self) -> None:
         """Ask for the list of models; endpoints that have none are taken at their word.
 
         Raises:
-            PrimerError: If the endpoint cannot be reached or refuses the key.
+            RequestError: If the endpoint cannot be reached or refuses the key.
         """
         try:
-            await self._api.with_options(max_retries=2, timeout=_CONNECT_SECONDS).models.with_raw_response.list()
+            await self.api.with_options(max_retries=2, timeout=_CONNECT_SECONDS).models.with_raw_response.list()
         except Exception as error:  # the client lets errors of its transport through, too
-            request_error = self._explain(error)
-            if request_error.trouble in ("connection", "authentication"):
-                raise self.fatal(request_error) from None
+            explained = self.error_of(error)
+            if explained.trouble in ("connection", "authentication"):
+                raise explained from None
 
-    async def complete(self, messages: list[dict[str, str]], sampling: Sampling, seed: int) -> Reply:
-        """One answer.
+    async def complete(self, messages: Messages, sampling: Sampling, seed: int) -> Reply:
+        """One try at an answer.
 
         Raises:
-            RequestError: If there is none within the timeout, retries included.
+            RequestError: If there is none within the timeout.
         """
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 body = await self._create(messages, sampling, seed)
         except Exception as error:
-            raise self._explain(error) from None
-        return self._read(body, time.monotonic() - started)
+            raise self.error_of(error) from None
+        reply = self.read(body, time.monotonic() - started)
+        self._answered = True
+        return reply
 
-    def fatal(self, error: RequestError) -> PrimerError:
-        """What a failure that stops everything means, for people."""
-        where, reason = self._base_url, error.failure.reason
+    def explain(self, error: RequestError) -> PrimerError:
+        """What a failure that stops the run means, for people."""
+        where, reason = self.name, error.failure.reason
         if error.trouble == "connection":
             return PrimerError(
                 f"The endpoint {where} cannot be reached: {reason}",
@@ -164,6 +146,11 @@ class EndpointClient:
             return PrimerError(
                 f"The endpoint {where} refused {held}: {reason}",
                 f"Put a valid key in the environment variable {variable}, or name it in synth.teacher.api_key_env.",
+            )
+        if error.trouble == "quota":
+            return PrimerError(
+                f"The account at {where} has no money or quota left: {reason}",
+                "Top it up, then run the same command again: every answer so far is kept, none is paid for twice.",
             )
         if error.trouble == "model":
             return PrimerError(
@@ -178,13 +165,14 @@ class EndpointClient:
         return PrimerError(
             f"The endpoint {where} fails again and again: {reason}",
             "Mend what it names (a setting of synth.sampling, a rate limit, the server) and run the same command "
-            "again: it continues where it stopped.",
+            "again: it continues where it stopped. synth.patience says how long to hold out.",
         )
 
-    async def _create(self, messages: list[dict[str, str]], sampling: Sampling, seed: int) -> bytes:
-        import openai
+    def request(self, messages: Messages, sampling: Sampling, seed: int) -> dict[str, Any]:
+        """The body of a chat completion.
 
-        # Standard fields alone, and penalties only where they are set: some endpoints refuse what they do not know.
+        Standard fields alone, and penalties only where they are set: some endpoints refuse what they do not know.
+        """
         request: dict[str, Any] = {
             "model": self._model,
             "messages": messages,
@@ -196,6 +184,12 @@ class EndpointClient:
         for name in ("frequency_penalty", "presence_penalty"):
             if value := getattr(sampling, name):
                 request[name] = value
+        return request
+
+    async def _create(self, messages: Messages, sampling: Sampling, seed: int) -> bytes:
+        import openai
+
+        request = self.request(messages, sampling, seed)
         try:
             return await self._post(request)
         except openai.BadRequestError as error:
@@ -203,17 +197,21 @@ class EndpointClient:
                 raise
             # OpenAI's newer models take the limit under its newer name alone; older servers know the older one.
             self._limit_name = "max_completion_tokens"
-            request[self._limit_name] = request.pop("max_tokens")
-            return await self._post(request)
+            return await self._post(self.request(messages, sampling, seed))
 
     async def _post(self, request: dict[str, Any]) -> bytes:
         # Not `chat.completions.create`: its checks of what is sent and received cost a third of a request's time.
         import httpx2
 
-        response = await self._api.post("/chat/completions", body=request, cast_to=httpx2.Response)
+        response = await self.api.post("/chat/completions", body=request, cast_to=httpx2.Response)
         return bytes(response.content)
 
-    def _read(self, body: bytes, seconds: float) -> Reply:
+    def read(self, body: bytes, seconds: float) -> Reply:
+        """A chat completion as a reply.
+
+        Raises:
+            RequestError: If it is none.
+        """
         try:
             completion = json.loads(body)
             choice = completion["choices"][0]
@@ -227,7 +225,8 @@ class EndpointClient:
             raise RequestError("garbage", self._failure(200, "the reply's text is no text", False))
         return Reply(self._without_key(text), finish, _count(paid), _count(written), round(seconds, 3))
 
-    def _explain(self, error: Exception) -> RequestError:
+    def error_of(self, error: Exception) -> RequestError:
+        """What an exception of the client means."""
         import httpx2
         import openai
 
@@ -244,9 +243,10 @@ class EndpointClient:
             return RequestError("connection", self._failure(None, str(cause) or type(cause).__name__, False))
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
-            trouble, permanent = _meaning(status)
+            trouble = "quota" if error.code == "insufficient_quota" else _meaning(status, self._answered)
             message = error.message.removeprefix(f"Error code: {status} - ")
-            return RequestError(trouble, self._failure(status, f"HTTP {status}: {message}", permanent))
+            failure = self._failure(status, f"HTTP {status}: {message}", status in _PERMANENT)
+            return RequestError(trouble, failure, _retry_after(error.response.headers))
         return RequestError("garbage", self._failure(None, f"{type(error).__name__}: {error}", False))
 
     def _failure(self, status: int | None, reason: str, permanent: bool) -> Failure:
@@ -257,19 +257,29 @@ class EndpointClient:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def _meaning(status: int) -> tuple[Trouble, bool]:
-    """What an HTTP status says, and whether the same request would fail again."""
-    if status in (401, 403):
-        return "authentication", False
-    if status == 404:
-        return "model", False
+def _meaning(status: int, answered: bool) -> Trouble:
+    """What an HTTP status says, of an endpoint that has answered before or not."""
+    if status == 401 or (status == 403 and not answered):
+        return "authentication"
+    if status == 404 and not answered:
+        return "model"
     if status == 429:
-        return "rate_limit", False
-    if status in (408, 409):
-        return "timeout", False
-    if status < 500:
-        return "request", status in (400, 413, 422)
-    return "server", False
+        return "rate_limit"
+    if status in (408, 409, 504):
+        return "timeout"
+    return "request" if status < 500 else "server"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, as OpenAI (milliseconds) or HTTP (RFC 9110, section 10.2.3: seconds, or a date) say it."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            seconds = float(headers[name]) * unit
+            return max(0.0, seconds) if math.isfinite(seconds) else None
+    try:
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    except (KeyError, ValueError):
+        return None
 
 
 def _count(value: Any) -> int | None:

@@ -1,35 +1,36 @@
 """The generation engine: from a prompt stream and a teacher to accepted documents.
 
 Requests finish in any order; replies are judged strictly in the order of their prompts. So the corpus is the
-shortest prefix of the stream whose accepted tokens reach the target, however fast each answer came, however
-often the run was interrupted, and whatever the number of requests in flight.
+shortest prefix of the stream whose accepted text reaches the target, however fast each answer came, however often
+the run was interrupted, and whatever the number of requests in flight. Documents are handed on as they are accepted:
+what stays in memory does not grow with the corpus, but for what the judge remembers of each.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from primer.errors import PrimerError
-from primer.progress import Bar, bar
-from primer.recipe import Sampling
+from primer.recipe_synth import Budget, Sampling
 from synth.accept import Judge
-from synth.endpoint import RequestError
+from synth.backend import RequestError
 from synth.journal import Failure, Journal, Reply, answer_key
-from synth.teachers import Client
-from synth.units import Attempt, Unit
+from synth.pool import Pool
+from synth.spending import Spending
+from synth.units import Attempt, Question, Unit
+from synth.view import Progress, View
 
 # A request that takes long must not let the others run away from it: at most this many times `concurrency` units
 # (and at least _LEAST_AHEAD) are asked beyond the first one that is not judged yet.
 _AHEAD = 4
 _LEAST_AHEAD = 64
 
-# Failures one after another, without a reply between them, after which going on is a waste of time or money.
+# Refused requests one after another, without a reply between them, after which going on is a waste of time or money.
 _MOST_FAILURES_IN_A_ROW = 20
 
 # Judged units after which their mean length is good enough to see the end coming, and to ask no more than it takes.
@@ -39,12 +40,6 @@ _UNITS_BEFORE_FORESIGHT = 20
 _LEAST_ACCEPTED = 0.03
 _UNITS_BEFORE_COMPLAINT = 200
 
-# The tokens per second shown are those of about this many latest seconds.
-_PACE_SECONDS = 20.0
-
-# Failures that say that no request can succeed: they stop a run in which none has.
-_HOPELESS = ("connection", "authentication", "model", "garbage")
-
 
 class Units(Protocol):
     """What the engine needs of `prompts.stream.PromptStream`: units by number."""
@@ -52,35 +47,51 @@ class Units(Protocol):
     def __getitem__(self, index: int) -> Unit: ...
 
 
+Asker = Callable[["Generation"], None]
+"""What goes on with a generation whose journal does not hold enough, to its target."""
+
+
 @dataclass
 class Outcome:
     """What a generation came to.
 
     Attributes:
-        accepted: The units that became documents, in their order.
+        accepted: Units that became documents.
         tokens: Length of the accepted texts together, in the teacher's tokens.
         units: Units that were judged: 0 to units - 1.
         rejected: Number of rejected units by reason (`synth.accept.REASONS`).
         failed: Units without an answer to one of their prompts, by the failure's reason.
         reused: Units whose answers all came from the journal.
+        tries: Replies that were asked for again with another seed.
+        continuations: Requests that continued a reply cut short.
     """
 
-    accepted: list[Attempt] = field(default_factory=list)
+    accepted: int = 0
     tokens: int = 0
     units: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     reused: int = 0
+    tries: int = 0
+    continuations: int = 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to generate, and how fast."""
+    """What to generate, and how fast; it ends with the tokens or the documents, whichever are reached first."""
 
     identity: str
     sampling: Sampling
-    tokens: int
+    tokens: int | None
     concurrency: int
+    documents: int | None = None
+    budget: Budget = field(default_factory=Budget)
+    merge_system: bool = False
+
+    def done(self, outcome: Outcome) -> float:
+        """Share of the target that is reached."""
+        by_tokens = outcome.tokens / self.tokens if self.tokens else 0.0
+        return max(by_tokens, outcome.accepted / self.documents if self.documents else 0.0)
 
 
 def generate(
@@ -88,131 +99,180 @@ def generate(
     plan: Plan,
     judge: Judge,
     journal: Journal,
-    open_client: Callable[[], AbstractAsyncContextManager[Client]],
+    ask: Asker,
+    accept: Callable[[Attempt], None],
+    view: View,
+    *,
     title: str = "corpus/synthetic",
+    fields: int = 0,
 ) -> Outcome:
-    """Collect accepted documents until their tokens reach the plan's.
+    """Collect accepted documents until the plan's target is reached.
 
-    The teacher is opened only if the journal does not hold enough.
+    The teacher is asked only if the journal does not hold enough.
+
+    Args:
+        units: What to ask.
+        plan: How much, and how.
+        judge: Decides what is accepted.
+        journal: Answers known, and where new ones go.
+        ask: Asks for the rest: `asking(open_teacher)`, or in batches (:mod:`synth.batch`).
+        accept: Takes each accepted document, in their order.
+        view: Shows how it goes.
+        title: What it is called there.
+        fields: Number of topic fields that there are, for the view.
 
     Raises:
-        PrimerError: If the teacher cannot be opened or used, hardly any reply is accepted, or the journal cannot
-            be written. What was answered is in the journal.
+        PrimerError: If the teacher cannot be opened or used, hardly any reply is accepted, the budget is reached, or
+            the journal cannot be written. What was answered is in the journal.
     """
-    generation = _Generation(units, plan, judge, journal)
-    with bar(title, plan.tokens, "tokens") as progress:
-        generation.replay(progress)
-    if not generation.complete:
-        asyncio.run(generation.ask_all(open_client, title))
+    generation = Generation(units, plan, judge, journal, accept, view, title, fields)
+    with view.watch(generation.progress):
+        generation.replay()
+        if not generation.complete:
+            ask(generation)
     return generation.outcome
 
 
-class _Generation:
-    def __init__(self, units: Units, plan: Plan, judge: Judge, journal: Journal) -> None:
+def asking(open_teacher: Callable[[], AbstractAsyncContextManager[Pool]]) -> Asker:
+    """Ask a teacher that answers at once, many requests side by side."""
+    return lambda generation: asyncio.run(generation.ask_all(open_teacher))
+
+
+class Generation:
+    """One generation under way; see `generate`."""
+
+    def __init__(
+        self,
+        units: Units,
+        plan: Plan,
+        judge: Judge,
+        journal: Journal,
+        accept: Callable[[Attempt], None],
+        view: View,
+        title: str,
+        fields: int,
+    ) -> None:
         self.outcome = Outcome()
-        self._units, self._plan, self._judge, self._journal = units, plan, judge, journal
+        self.progress, self._view = Progress(title, plan, self.outcome, journal, fields), view
+        self._units, self._plan, self._judge, self._journal, self._accept = units, plan, judge, journal, accept
         self._ahead = max(_AHEAD * plan.concurrency, _LEAST_AHEAD)
         self._next = 0  # the first unit that nobody has taken
         self._waiting: dict[int, Attempt] = {}  # those that have ended and whose turn has not come
         self._moved = asyncio.Event()  # set when a unit was judged
         self._stopped_by: PrimerError | None = None
-        self._answered = False
         self._failures_in_a_row = 0
-        self._pace = _Pace()
+        self._spending = Spending(plan.budget, plan.sampling, journal)
 
     @property
     def complete(self) -> bool:
-        return self.outcome.tokens >= self._plan.tokens
+        """Whether the target is reached."""
+        return self._plan.done(self.outcome) >= 1
 
-    def replay(self, progress: Bar) -> None:
+    def replay(self) -> None:
         """Judge what the journal holds, up to the first unit that it does not."""
         while not self.complete:
-            attempt = Attempt(self._units[self._next], self._judge)
-            while (messages := attempt.next_messages()) is not None:
-                known = self._journal.get(self._key(messages, attempt))
+            attempt = self.attempt(self._next)
+            while (question := attempt.next_question()) is not None:
+                known = self._journal.get(self.key(question))
                 if known is None:
                     return
-                attempt.take(messages, known)
+                attempt.take(known)
             self.outcome.reused += 1
             self._next += 1
             self._deliver(self._next - 1, attempt)
-            progress.update(self.outcome.tokens, "from the journal")
+            self._view.update()
 
-    async def ask_all(self, open_client: Callable[[], AbstractAsyncContextManager[Client]], title: str) -> None:
-        async with open_client() as client:
+    def attempt(self, index: int) -> Attempt:
+        """A unit of the stream, nothing of it asked yet."""
+        return Attempt(self._units[index], self._judge, self._plan.merge_system)
+
+    def key(self, question: Question) -> str:
+        """Under which a question's answer is kept."""
+        return answer_key(self._plan.identity, question.messages, self._plan.sampling, question.seed)
+
+    async def ask_all(self, open_teacher: Callable[[], AbstractAsyncContextManager[Pool]]) -> None:
+        """Ask until the target is reached."""
+        async with open_teacher() as pool:
             self._journal.start_clock()
-            with bar(title, self._plan.tokens, "tokens") as progress:
-                progress.update(self.outcome.tokens)
-                workers = [asyncio.create_task(self._work(client, progress)) for _ in range(self._plan.concurrency)]
-                try:
-                    # Every worker ends by itself once the target is reached; the first to see it ends the others.
-                    finished, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for worker in workers:
-                        worker.cancel()
-                    await asyncio.gather(*workers, return_exceptions=True)
-                if self._stopped_by is not None:
-                    raise self._stopped_by
-                for worker in finished:
-                    worker.result()
+            self.progress.start(pool)
+            workers = [asyncio.create_task(self._work(pool)) for _ in range(self._plan.concurrency)]
+            try:
+                # Every worker ends by itself once the target is reached; the first to see it ends the others. Where the
+                # budget is the end, every answer under way is waited for: it is paid.
+                finished, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
+                if self._spending.over and not self.complete:
+                    await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+        if self._stopped_by is not None:
+            raise self._stopped_by
+        for worker in finished:
+            worker.result()
+        if not self.complete:
+            raise self._spending.explain(self.outcome.tokens, self.outcome.accepted, self._plan.tokens is None)
 
-    async def _work(self, client: Client, progress: Bar) -> None:
+    async def _work(self, pool: Pool) -> None:
         try:
-            await self._ask_and_deliver(client, progress)
+            await self._ask_and_deliver(pool)
         except PrimerError as error:
             self._stopped_by = self._stopped_by or error  # the others may still trip over the same before they end
 
-    async def _ask_and_deliver(self, client: Client, progress: Bar) -> None:
-        while not self.complete and self._stopped_by is None:
-            while self._next >= self.outcome.units + self._ahead or self._enough_is_under_way():
+    async def _ask_and_deliver(self, pool: Pool) -> None:
+        while not self.complete and self._stopped_by is None and not self._spending.over:
+            if self._next >= self.outcome.units + self._ahead or self._enough_is_under_way():
                 self._moved.clear()
                 await self._moved.wait()
+                continue
             index = self._next
             self._next += 1
-            attempt = Attempt(self._units[index], self._judge)
-            self.outcome.reused += await self._carry_out(client, attempt)
+            attempt = self.attempt(index)
+            all_known = await self._carry_out(pool, attempt)
+            if self._spending.over and attempt.next_question() is not None:
+                self._moved.set()  # nobody waits for what will not come
+                return
+            self.outcome.reused += all_known
             self._deliver(index, attempt)
-            progress.update(min(self._foreseen(), self._plan.tokens), self._status())
+            self._view.update()
 
     def _enough_is_under_way(self) -> bool:
         """Whether the units taken but not judged should bring what is missing, with a quarter and two to spare."""
-        outcome = self.outcome
-        if outcome.units < _UNITS_BEFORE_FORESIGHT:
+        if self.outcome.units < _UNITS_BEFORE_FORESIGHT:
             return False
-        a_unit = outcome.tokens / outcome.units
-        missing = self._plan.tokens - outcome.tokens
-        return missing > 0 and (self._next - outcome.units) * a_unit >= 1.25 * missing + 2 * a_unit
+        done = self._plan.done(self.outcome)
+        a_unit = done / self.outcome.units
+        return done < 1 and (self._next - self.outcome.units) * a_unit >= 1.25 * (1 - done) + 2 * a_unit
 
-    async def _carry_out(self, client: Client, attempt: Attempt) -> bool:
-        """Ask what a unit asks until it has ended; whether the journal knew every answer."""
+    async def _carry_out(self, pool: Pool, attempt: Attempt) -> bool:
+        """Ask what a unit asks until it has ended, or the budget has; whether the journal knew every answer."""
         all_known = True
-        while (messages := attempt.next_messages()) is not None:
-            key = self._key(messages, attempt)
+        while (question := attempt.next_question()) is not None:
+            key = self.key(question)
             result = self._journal.get(key)
             if result is None:
                 all_known = False
-                result = await self._ask(client, messages, attempt.unit.seed)
-                self._journal.put(key, result)
-            attempt.take(messages, result)
+                with self._spending.on(question) as allowed:
+                    if not allowed:
+                        break
+                    result = await self._ask(pool, question)
+                    self._journal.put(key, result)
+            attempt.take(result)
         await asyncio.sleep(0)  # a long row of known answers must not keep the others from theirs
         return all_known
 
-    async def _ask(self, client: Client, messages: list[dict[str, str]], seed: int) -> Reply | Failure:
+    async def _ask(self, pool: Pool, question: Question) -> Reply | Failure:
         try:
-            reply = await client.complete(messages, self._plan.sampling, seed)
+            reply = await pool.complete(question.messages, self._plan.sampling, question.seed)
         except RequestError as error:
-            if error.trouble in _HOPELESS and not self._answered:
-                raise client.fatal(error) from None
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
-                raise client.fatal(error) from None
+                raise pool.explain(error) from None
             return error.failure
-        self._answered, self._failures_in_a_row = True, 0
-        self._pace.count(reply.completion_tokens or len(reply.text) // 4)
+        self._failures_in_a_row = 0
+        self._spending.check(reply)
+        self.progress.answered(reply)
         return reply
-
-    def _key(self, messages: list[dict[str, str]], attempt: Attempt) -> str:
-        return answer_key(self._plan.identity, messages, self._plan.sampling, attempt.unit.seed)
 
     def _deliver(self, index: int, attempt: Attempt) -> None:
         """Take in a unit that has ended, and judge every one whose turn has come."""
@@ -224,14 +284,18 @@ class _Generation:
     def _judge_unit(self, attempt: Attempt) -> None:
         outcome = self.outcome
         outcome.units += 1
+        outcome.tries += attempt.tries
+        outcome.continuations += attempt.continuations
         if attempt.failure is not None:
             outcome.failed[attempt.failure.reason] += 1
         elif reason := attempt.reason or self._place(attempt):
             outcome.rejected[reason] += 1
         else:
-            outcome.accepted.append(attempt)
+            outcome.accepted += 1
             outcome.tokens += attempt.tokens
-        if outcome.units >= _UNITS_BEFORE_COMPLAINT and len(outcome.accepted) < _LEAST_ACCEPTED * outcome.units:
+            self.progress.accepted(attempt)
+            self._accept(attempt)
+        if outcome.units >= _UNITS_BEFORE_COMPLAINT and outcome.accepted < _LEAST_ACCEPTED * outcome.units:
             self._stopped_by = _hardly_any(outcome)
             raise self._stopped_by
 
@@ -239,41 +303,12 @@ class _Generation:
         snippet = attempt.unit.snippet
         return self._judge.place(attempt.document, snippet.text if snippet else None, joined=attempt.joined)
 
-    def _foreseen(self) -> int:
-        """Accepted tokens, and what replies that wait for their turn should add: one slow reply is no standstill."""
-        outcome = self.outcome
-        a_unit = outcome.tokens / outcome.units if outcome.units else 0.0
-        return round(outcome.tokens + len(self._waiting) * a_unit)
-
-    def _status(self) -> str:
-        share = len(self.outcome.accepted) / max(1, self.outcome.units)
-        return f"{self._pace.per_second():,.0f} tokens/s, {share:.0%} accepted"
-
-
-class _Pace:
-    """Tokens per second over the latest seconds."""
-
-    def __init__(self) -> None:
-        self._counts: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._sum = 0
-
-    def count(self, tokens: int) -> None:
-        now = time.monotonic()
-        self._counts.append((now, tokens))
-        self._sum += tokens
-        while len(self._counts) > 2 and self._counts[1][0] < now - _PACE_SECONDS:
-            self._counts.popleft()
-            self._sum -= self._counts[0][1]  # the oldest entry marks the window's start; its tokens came before it
-
-    def per_second(self) -> float:
-        return self._sum / max(0.001, self._counts[-1][0] - self._counts[0][0])
-
 
 def _hardly_any(outcome: Outcome) -> PrimerError:
     reasons = outcome.rejected + Counter({f"failed ({reason})": n for reason, n in outcome.failed.items()})
     lines = "\n".join(f"  {count:6,d}  {reason}" for reason, count in reasons.most_common())
     return PrimerError(
-        f"Of {outcome.units:,d} prompts only {len(outcome.accepted)} brought an acceptable document:\n{lines}",
+        f"Of {outcome.units:,d} prompts only {outcome.accepted} brought an acceptable document:\n{lines}",
         "Use a better teacher, change synth.sampling (max_tokens, temperature), or relax synth.accept. "
         "The replies are kept; after a change of synth.accept alone they are judged again at no cost.",
     )

@@ -2,13 +2,15 @@
 
 One JSON object a line, appended and never changed:
 
+    {"tag": "<12 hex>", "teacher": "openai:...", "prices": [0.15, 0.6]}
     {"key": "<SHA-256>", "tag": "<12 hex>", "reply": {"text", "finish_reason", "prompt_tokens", ...}}
     {"key": "<SHA-256>", "tag": "<12 hex>", "failure": {"status", "reason", "permanent"}}
     {"tag": "<12 hex>", "elapsed": 0.51}
 
 The key is a hash of everything that changes an answer (teacher, messages, sampling settings, seed) and nothing
 else, so the journal outlives every change of the recipe. The tag tells which teacher and sampling settings a
-line belongs to, for the totals; `elapsed` lines add up to the seconds spent generating, over all runs.
+line belongs to, for the totals; `teacher` lines say what its next answers cost (US dollars per million tokens, in
+and out); `elapsed` lines add up to the seconds spent generating, over all runs.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import os
 import threading
 import time
 from array import array
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,12 +31,14 @@ import numpy.typing as npt
 
 from primer.errors import PrimerError, disk_full
 from primer.fingerprint import fingerprint
-from primer.recipe import Sampling
+from primer.recipe_synth import Sampling
 
 # Every record is written at once, so that a killed process loses none. Against a power cut it is flushed to the
 # disk as well, a group of records at a time: one flush a reply would make the disk the bottleneck of a fast teacher.
 _FLUSH_SECONDS = 0.5
 _FLUSH_RECORDS = 64
+
+_FILE_SHIFT = 48  # files of up to 256 TB, and 65,536 of them
 
 
 @dataclass(frozen=True)
@@ -64,24 +69,41 @@ class Failure:
 
 @dataclass
 class Totals:
-    """What was paid under one tag, over all runs: answers, tokens, and seconds of generating."""
+    """What was paid under one tag, over all runs: answers, tokens, seconds of generating, dollars where prices are."""
 
     replies: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    dollars: float | None = None
+    prices: tuple[float, float] | None = None
+
+    def count(self, reply: Mapping[str, Any]) -> None:
+        """Add an answer, at the prices of its time."""
+        paid, written = reply["prompt_tokens"] or 0, reply["completion_tokens"] or 0
+        self.replies += 1
+        self.prompt_tokens += paid
+        self.completion_tokens += written
+        if self.prices is not None:
+            self.dollars = (self.dollars or 0.0) + (paid * self.prices[0] + written * self.prices[1]) / 1e6
 
 
 @dataclass
 class _Index:
-    """Where each key's record begins: 16 bytes a record, so that a million answers take 16 MB."""
+    """Where each key's record begins: 16 bytes a record, so that a million answers take 16 MB.
+
+    An offset's upper 16 bits are the number of the file.
+    """
 
     prefixes: array[int] = field(default_factory=lambda: array("Q"))
     offsets: array[int] = field(default_factory=lambda: array("Q"))
 
+    def add(self, key: str, file: int, offset: int) -> None:
+        self.prefixes.append(int(key[:16], 16))
+        self.offsets.append(file << _FILE_SHIFT | offset)
+
     def sorted(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        prefixes = np.frombuffer(self.prefixes, dtype=np.uint64) if self.prefixes else np.empty(0, np.uint64)
-        offsets = np.frombuffer(self.offsets, dtype=np.uint64) if self.offsets else np.empty(0, np.uint64)
+        prefixes, offsets = np.array(self.prefixes, np.uint64), np.array(self.offsets, np.uint64)
         order = np.argsort(prefixes, kind="stable")  # stable: of one key's records, the newest comes last
         return prefixes[order], offsets[order]
 
@@ -101,31 +123,41 @@ def answer_tag(identity: str, sampling: Sampling) -> str:
 class Journal:
     """The replies of one run folder.
 
-    Answers that the journal held when it was opened can be looked up; new ones are appended. A thread flushes them
-    to the disk, so that the event loop never waits for it.
+    Answers that the journal held when it was opened, or last settled, can be looked up; new ones are appended. A thread
+    flushes them to the disk, so that the event loop never waits for it.
 
     Args:
         path: The file; created if absent. A last line that a crash cut short is removed.
         tag: `answer_tag` of the teacher and settings in use: `totals` counts its lines alone.
+        teacher: The teacher's identity.
+        prices: US dollars per million prompt and completion tokens, if known.
+        others: Journals of other machines, which are read and never written.
 
     Raises:
         PrimerError: If a line is damaged (the file is left as it is) or the file cannot be opened.
     """
 
-    def __init__(self, path: Path, tag: str) -> None:
-        self.path, self.tag, self.totals = path, tag, Totals()
+    def __init__(
+        self,
+        path: Path,
+        tag: str,
+        teacher: str = "",
+        prices: tuple[float, float] | None = None,
+        others: Sequence[Path] = (),
+    ) -> None:
+        self.path, self.tag = path, tag
+        self._by_tag: dict[str, Totals] = {tag: Totals()}
+        self._files: list[int] = []
+        self._index = _Index()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise PrimerError(f"{path} cannot be opened: {error}", "Mend its permissions, or choose --run.") from None
-        try:
-            index, self._size = self._scan()
-            os.ftruncate(self._file, self._size)
+            for other in (path, *others):
+                self._open(other, os.O_RDONLY if self._files else os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except BaseException:
-            os.close(self._file)
+            for file in self._files:
+                os.close(file)
             raise
-        self._prefixes, self._offsets = index.sorted()
+        self._file = self._files[0]
+        self.settle()
         self._wake = threading.Condition()  # holds the file's end, and what follows
         self._unflushed = 0
         self._timing_since: float | None = None
@@ -133,6 +165,30 @@ class Journal:
         self._error: PrimerError | None = None
         self._flusher = threading.Thread(target=self._flush_groups, name="journal", daemon=True)
         self._flusher.start()
+        # Said before the next answer, so that a run that asks nothing writes nothing.
+        news = teacher and (self.totals.prices != prices or not self.totals.replies)
+        self._introduction = {"tag": tag, "teacher": teacher, "prices": prices} if news else None
+        if teacher:
+            self.totals.prices = prices
+
+    @property
+    def totals(self) -> Totals:
+        """What was paid under this journal's tag."""
+        return self._by_tag[self.tag]
+
+    @property
+    def answers(self) -> int:
+        """How many it holds, under every tag."""
+        return sum(totals.replies for totals in self._by_tag.values())
+
+    def spent(self) -> tuple[float, int]:
+        """Dollars and tokens (in and out) paid under every tag: whatever the recipe was at the time."""
+        every = self._by_tag.values()
+        return sum(t.dollars or 0.0 for t in every), sum(t.prompt_tokens + t.completion_tokens for t in every)
+
+    def settle(self) -> None:
+        """Make what was appended since the journal was opened findable."""
+        self._prefixes, self._offsets = self._index.sorted()
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +203,7 @@ class Journal:
                 raise
 
     def get(self, key: str) -> Reply | Failure | None:
-        """What the journal held under a key when it was opened; a permanent failure counts, a passing one does not."""
+        """What the journal held under a key when it was settled; a permanent failure counts, a passing one does not."""
         prefix = np.uint64(int(key[:16], 16))
         at = int(np.searchsorted(self._prefixes, prefix, side="right")) - 1
         while at >= 0 and self._prefixes[at] == prefix:
@@ -167,16 +223,22 @@ class Journal:
             PrimerError: If it, or an earlier one, could not be written; the file holds whole records all the same.
         """
         kind = "reply" if isinstance(outcome, Reply) else "failure"
-        if isinstance(outcome, Reply):
-            self._count(asdict(outcome))
+        record = {"key": key, "tag": self.tag, kind: vars(outcome)}
         with self._wake:
+            if self._introduction is not None and self._error is None:
+                self._append(self._introduction)
+                self._introduction = None
+            offset = self._size
             if self._error is None:
-                self._append({"key": key, "tag": self.tag, kind: asdict(outcome)})
+                self._append(record)
             if self._error is not None:
                 raise self._error
             self._unflushed += 1
             if self._unflushed in (1, _FLUSH_RECORDS):
                 self._wake.notify()
+        self._index.add(key, 0, offset)
+        if isinstance(outcome, Reply):
+            self.totals.count(vars(outcome))
 
     def start_clock(self) -> None:
         """Count the seconds from now on as spent generating."""
@@ -194,42 +256,54 @@ class Journal:
             self._closing = True
             self._wake.notify()
         self._flusher.join()
-        os.close(self._file)
+        for file in self._files:
+            os.close(file)
         if self._error is not None:
             raise self._error
 
-    def _scan(self) -> tuple[_Index, int]:
-        """Check every line; where the records begin, and where the last whole line ends."""
-        index, offset = _Index(), 0
-        with self.path.open("rb") as file:
+    def _open(self, path: Path, flags: int) -> None:
+        """Open a file and take in what it holds."""
+        try:
+            if flags & os.O_CREAT:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._files.append(os.open(path, flags, 0o644))
+        except OSError as error:
+            raise PrimerError(f"{path} cannot be opened: {error}", "Mend its permissions, or choose --run.") from None
+        size = self._scan(path, len(self._files) - 1)
+        if flags & os.O_CREAT:
+            self._size = size
+            os.ftruncate(self._files[-1], size)
+
+    def _scan(self, path: Path, file_number: int) -> int:
+        """Check every line of a file and take it in; returns where the last whole line ends."""
+        offset = 0
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     break
                 record = _parse(line)
                 if record is None:
                     raise PrimerError(
-                        f"{self.path}, line {number}: the record is damaged: {line[:60]!r}. Nothing was changed.",
-                        f"Remove the line (sed -i '{number}d' {self.path}); its answer alone will be asked for again.",
+                        f"{path}, line {number}: the record is damaged: {line[:60]!r}. Nothing was changed.",
+                        f"Remove the line (sed -i '{number}d' {path}); its answer alone will be asked for again.",
                     )
+                totals = self._by_tag.setdefault(record["tag"], Totals())
                 if "key" in record:
-                    index.prefixes.append(int(record["key"][:16], 16))
-                    index.offsets.append(offset)
-                if record["tag"] == self.tag:
-                    self.totals.seconds += record.get("elapsed", 0.0)
+                    self._index.add(record["key"], file_number, offset)
                     if "reply" in record:
-                        self._count(record["reply"])
+                        totals.count(record["reply"])
+                elif "elapsed" in record:
+                    totals.seconds += record["elapsed"]
+                else:
+                    totals.prices = tuple(record["prices"]) if record["prices"] else None
                 offset += len(line)
-        return index, offset
+        return offset
 
-    def _count(self, reply: dict[str, Any]) -> None:
-        self.totals.replies += 1
-        self.totals.prompt_tokens += reply["prompt_tokens"] or 0
-        self.totals.completion_tokens += reply["completion_tokens"] or 0
-
-    def _read(self, offset: int) -> dict[str, Any]:
+    def _read(self, place: int) -> dict[str, Any]:
+        file, offset = self._files[place >> _FILE_SHIFT], place & ((1 << _FILE_SHIFT) - 1)
         chunks, chunk = bytearray(), b""
         while b"\n" not in chunk:
-            chunk = os.pread(self._file, 16_384, offset + len(chunks))
+            chunk = os.pread(file, 16_384, offset + len(chunks))
             chunks += chunk
             if not chunk:
                 break
@@ -288,6 +362,8 @@ def _parse(line: bytes) -> dict[str, Any] | None:
             return None
         if "elapsed" in record:
             return record if isinstance(record["elapsed"], float | int) else None
+        if "prices" in record:
+            return record if record["prices"] is None or [float(p) for p in record["prices"]][1:] else None
         int(record["key"][:16], 16)
         (Reply(**record["reply"]) if "reply" in record else Failure(**record["failure"]))
     except (ValueError, TypeError, KeyError):

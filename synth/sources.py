@@ -8,12 +8,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from primer.documents import Document, text_hash, write_corpus
+from primer.documents import Document, write_corpus
 from primer.errors import PrimerError
 from primer.fingerprint import file_hash
 from primer.progress import bar
 from primer.recipe import HubDataset, LocalFiles, PythonLibrary, Recipe, WebSample
 from primer.run import Built
+from primer.words import text_hash
 from synth.text import SourceText, clean
 
 AnySource = WebSample | PythonLibrary | HubDataset | LocalFiles
@@ -114,7 +115,7 @@ def build_corpus(
         name: Which of the two.
         folder: The stage's folder; what an interrupted build left there is replaced.
         min_words: Shorter documents are left out.
-        exclude: Hashes of documents that other corpora hold (`primer.documents.text_hash`).
+        exclude: Hashes of documents that other corpora hold (`primer.words.text_hash`).
 
     Raises:
         PrimerError: If the source cannot be read, or holds no document that can be used.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,57 +12,122 @@ from rich.markup import escape
 
 from primer.benchmarks import data_folder, read_every_benchmark
 from primer.contamination import BenchmarkText
-from primer.documents import Document, read_documents, text_hash, write_corpus
+from primer.documents import CorpusWriter, read_documents
 from primer.progress import say
-from primer.recipe import EndpointTeacher, Recipe, Sampling
+from primer.recipe import Recipe
+from primer.recipe_synth import Synth
 from primer.run import Built
-from primer.words import text_words
 from prompts.screening import barred_passages
 from prompts.snippets import cut_snippets
 from prompts.stream import PromptStream
-from prompts.unit import Unit as StreamUnit
-from synth.accept import Judge, copied
-from synth.engine import Outcome, Plan, generate
-from synth.journal import Journal, Totals, answer_tag
-from synth.teachers import open_teacher, teacher_identity
+from synth.accept import Judge
+from synth.engine import Asker, Outcome, Plan, generate
+from synth.journal import Journal, answer_tag
+from synth.provenance import document
+from synth.shards import Shard, shard_journals
+from synth.teachers import merges_system_prompt, teacher_identity, teacher_prices
 from synth.units import Attempt
+from synth.view import View
 
 
-def build_synthetic(recipe: Recipe, folder: Path, journal_path: Path, web: Path | None, known: set[str]) -> Built:
+def build_synthetic(recipe: Recipe, folder: Path, run: Path, web: Path | None, known: set[str], ask: Asker) -> Built:
     """Generate the synthetic corpus into a folder.
 
     Args:
         recipe: The experiment.
         folder: Where the corpus goes.
-        journal_path: The run's journal of replies.
+        run: The run folder: its journal of replies, and those of its shards.
         web: Folder of the web corpus, for the passages in prompts; None if prompts carry none.
         known: Hashes of the documents of other corpora.
+        ask: How the teacher is asked.
 
     Raises:
         PrimerError: See :func:`synth.engine.generate`.
     """
     synth = recipe.synth
-    identity = teacher_identity(synth.teacher)
+    plan = make_plan(synth)
     stream = make_stream(recipe, web)
     _announce(stream)
-    plan = Plan(identity, synth.sampling, synth.tokens, synth.concurrency)
-    with Journal(journal_path, answer_tag(identity, synth.sampling)) as journal:
-        outcome = generate(
-            stream,
-            plan,
-            Judge(synth.accept, known),
-            journal,
-            lambda: open_teacher(synth.teacher, identity, synth.concurrency, synth.timeout),
-        )
+    forms: Counter[str] = Counter()
+    with (
+        open_journal(run / "journal" / "replies.jsonl", synth, shard_journals(run)) as journal,
+        CorpusWriter(folder, recipe.corpus.held_out_share, recipe.seed) as corpus,
+    ):
+        _announce_answers(journal)
+
+        def accept(attempt: Attempt) -> None:
+            corpus.add(document(attempt, plan.identity, synth.sampling))
+            forms[attempt.unit.form] += 1
+
+        judge, view = Judge(synth.accept, known), View(run / "progress.json")
+        outcome = generate(stream, plan, judge, journal, ask, accept, view, fields=_fields(stream))
+        facts = _facts(plan.identity, stream, outcome, journal, forms)
     for reason, count in outcome.failed.most_common(3):
         say(f"  [yellow]{count:,d} prompts without a reply:[/] {escape(reason)}")
-    documents = (_document(attempt, identity, synth.sampling) for attempt in outcome.accepted)
-    counts = write_corpus(folder, documents, recipe.corpus.held_out_share, recipe.seed)
-    share = len(outcome.accepted) / outcome.units
+    if outcome.reused:
+        say(f"  {outcome.reused:,d} of {outcome.units:,d} units were answered by the journal, at no cost")
+    share = outcome.accepted / outcome.units
     return Built(
-        f"{len(outcome.accepted):,d} documents, {outcome.tokens:,d} tokens ({share:.0%} of {outcome.units:,d} prompts)",
-        counts | _facts(recipe, identity, stream, outcome, journal.totals),
+        f"{outcome.accepted:,d} documents, {outcome.tokens:,d} tokens ({share:.0%} of {outcome.units:,d} prompts)",
+        corpus.counts | facts,
     )
+
+
+def build_shard(recipe: Recipe, folder: Path, shard: Shard, web: Path | None, ask: Asker) -> None:
+    """Ask for one shard's units, until its part of the target is reached.
+
+    Args:
+        recipe: The experiment.
+        folder: Where its journal and its progress go.
+        shard: Which shard.
+        web: Folder of the web corpus; None if prompts carry no passages.
+        ask: How the teacher is asked.
+
+    Raises:
+        PrimerError: See :func:`synth.engine.generate`.
+    """
+    synth = recipe.synth
+    whole = make_plan(synth)
+    plan = replace(whole, tokens=shard.part(whole.tokens), documents=shard.part(whole.documents))
+    stream = make_stream(recipe, web)
+    title = f"shard {shard.number}/{shard.count}"
+    # What is accepted here only tells when to stop: the corpus is judged as a whole where the shards are joined.
+    judge, view = Judge(synth.accept, set()), View(folder / "progress.json")
+    with open_journal(folder / "replies.jsonl", synth) as journal:
+        _announce_answers(journal)
+        outcome = generate(
+            shard.units(stream), plan, judge, journal, ask, _keep_nothing, view, title=title, fields=_fields(stream)
+        )
+        dollars, tokens = journal.spent()
+    cost = f", ${dollars:,.4f}" * (dollars > 0)
+    say(f"[green]✓[/] {title}: {outcome.tokens:,d} tokens accepted, {tokens:,d} paid{cost} [dim]({folder})[/]")
+
+
+def _keep_nothing(_attempt: Attempt) -> None:
+    """A shard keeps its answers, not its documents."""
+
+
+def make_plan(synth: Synth) -> Plan:
+    """What a recipe's section asks the engine for.
+
+    Raises:
+        PrimerError: See `teacher_identity`.
+    """
+    return Plan(
+        teacher_identity(synth.teacher),
+        synth.sampling,
+        synth.tokens,
+        synth.concurrency,
+        synth.documents,
+        synth.budget,
+        merges_system_prompt(synth.teacher),
+    )
+
+
+def open_journal(path: Path, synth: Synth, others: Sequence[Path] = ()) -> Journal:
+    """The journal that a recipe's answers go to; see `Journal`."""
+    identity = teacher_identity(synth.teacher)
+    return Journal(path, answer_tag(identity, synth.sampling), identity, teacher_prices(synth.teacher), others)
 
 
 def make_stream(recipe: Recipe, web: Path | None) -> PromptStream:
@@ -82,52 +148,8 @@ def make_stream(recipe: Recipe, web: Path | None) -> PromptStream:
     return PromptStream(recipe, snippets, barred_passages(snippets, BenchmarkText(questions)))
 
 
-def _document(attempt: Attempt, identity: str, sampling: Sampling) -> Document:
-    unit: StreamUnit = attempt.unit
-    text = attempt.document
-    asked = [unit.messages(attempt.texts[:step]) for step in range(unit.steps)]
-    echo = copied(unit.snippet.text, text) if unit.snippet else None
-    words = set(text_words(text))
-    reasons = [reply.finish_reason for reply in attempt.replies]
-    return Document(
-        id=f"synthetic-{unit.index:07d}",
-        text=text,
-        source="synthetic",
-        hash=text_hash(text),
-        group=unit.topic.id,
-        title=unit.topic.title,
-        origin=identity,
-        licence=None,
-        provenance={
-            "prompt_index": unit.index,
-            "prompt": "\n\n".join(f"[{said['role']}]\n{said['content']}" for messages in asked for said in messages),
-            "topic_id": unit.topic.id,
-            "topic": unit.topic.title,
-            "field": unit.topic.field,
-            "form": unit.form,
-            "audience": unit.audience,
-            "level": unit.level,
-            "length": unit.length,
-            "register": unit.register,
-            "language": unit.language,
-            "required_words": list(unit.required_words),
-            # Other languages say them in words of their own.
-            "words_used": sum(word in words for word in unit.required_words) if unit.language == "english" else None,
-            "snippet_id": unit.snippet.id if unit.snippet else None,
-            "snippet_copied": round(echo.share, 4) if echo else None,
-            "snippet_longest_run": echo.longest if echo else None,
-            "steps": unit.steps,
-            "teacher": identity,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-            "seed": unit.seed,
-            "finish_reason": "length" if "length" in reasons else reasons[-1],
-            "prompt_tokens": _sum(reply.prompt_tokens for reply in attempt.replies),
-            "completion_tokens": _sum(reply.completion_tokens for reply in attempt.replies),
-            "seconds": sum(reply.seconds for reply in attempt.replies),
-        },
-    )
+def _fields(stream: PromptStream) -> int:
+    return len({topic.field for topic in stream.topics})
 
 
 def _announce(stream: PromptStream) -> None:
@@ -139,46 +161,44 @@ def _announce(stream: PromptStream) -> None:
         say(f"  {len(stream.barred):,d} passages of web text are not used: {reasons}")
 
 
+def _announce_answers(journal: Journal) -> None:
+    """Say what there is to begin with, and how much of it the recipe as it is now can use."""
+    if journal.answers:
+        usable = f"{journal.totals.replies:,d} are by this teacher with these settings"
+        say(f"  the journal holds {journal.answers:,d} answers; {usable}")
+
+
 def _barred(stream: PromptStream) -> dict[str, int]:
     """How many passages are not used, by reason, the commonest first."""
     return dict(Counter(stream.barred.values()).most_common())
 
 
-def _sum(counts: Iterable[int | None]) -> int | None:
-    """The sum of some counts; None if one of them is not known."""
-    known = list(counts)
-    return None if None in known else sum(count or 0 for count in known)
-
-
-def _facts(recipe: Recipe, identity: str, stream: PromptStream, outcome: Outcome, totals: Totals) -> dict[str, Any]:
+def _facts(
+    identity: str, stream: PromptStream, outcome: Outcome, journal: Journal, forms: Counter[str]
+) -> dict[str, Any]:
     """What the report tells of the corpus; see `Totals` for what counts as paid."""
-    rejected = outcome.rejected
-    forms = Counter(attempt.unit.form for attempt in outcome.accepted)
+    rejected, totals = outcome.rejected, journal.totals
+    spent_dollars, spent_tokens = journal.spent()
     return {
         "duplicates_removed": rejected["duplicate"] + rejected["near_duplicate"],
         "origin": f"Written by {identity}",
         "licence": "Generated text; the terms of the teacher's model and endpoint apply",
         "tokens": outcome.tokens,
         "units": outcome.units,
-        "accepted": len(outcome.accepted),
+        "accepted": outcome.accepted,
         "rejected": dict(sorted(rejected.items())),
         "failed": sum(outcome.failed.values()),
         "failures": dict(outcome.failed.most_common(20)),
         "reused": outcome.reused,
+        "tries": outcome.tries,
+        "continuations": outcome.continuations,
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
         "seconds": round(totals.seconds, 1),
-        "cost_usd": _cost(recipe, totals),
+        "cost_usd": None if totals.dollars is None else round(totals.dollars, 6),
+        "spent_usd": round(spent_dollars, 6),
+        "spent_tokens": spent_tokens,
         "teacher": identity,
         "forms": dict(sorted(forms.items())),
         "passages_barred": _barred(stream),
     }
-
-
-def _cost(recipe: Recipe, totals: Totals) -> float | None:
-    """US dollars for every answer paid with these settings; None where the recipe gives no prices."""
-    teacher = recipe.synth.teacher
-    if not isinstance(teacher, EndpointTeacher) or teacher.price_input is None or teacher.price_output is None:
-        return None
-    cost = totals.prompt_tokens * teacher.price_input + totals.completion_tokens * teacher.price_output
-    return round(cost / 1e6, 6)

@@ -1,43 +1,21 @@
 """Teachers: one small interface over every way to get text written.
 
-A teacher is opened for as long as it is needed and gives a client. All kinds are asked through the same
-OpenAI-compatible client (:mod:`synth.endpoint`); they differ in where the server comes from.
+A teacher is opened for as long as it is needed and gives a client. Behind it is a pool of backends: addresses of
+OpenAI-compatible servers, Primer's own among them, or an engine in this process.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from primer.errors import PrimerError
 from primer.fingerprint import file_hash
-from primer.recipe import EmbeddedTeacher, EndpointTeacher, Sampling, Teacher
-from synth.journal import Reply
+from primer.recipe_synth import EmbeddedTeacher, EndpointTeacher, Synth, Teacher, VllmTeacher
+from synth.backend import Backend, Messages
+from synth.pool import Pool
 
-if TYPE_CHECKING:
-    from synth.endpoint import RequestError
-
-
-class Client(Protocol):
-    """A teacher that is ready to answer."""
-
-    @property
-    def identity(self) -> str:
-        """Model and endpoint, or model and settings: whatever decides the answers; never a key."""
-        ...
-
-    async def complete(self, messages: list[dict[str, str]], sampling: Sampling, seed: int) -> Reply:
-        """One answer.
-
-        Raises:
-            synth.endpoint.RequestError: If there is none.
-        """
-        ...
-
-    def fatal(self, error: RequestError) -> PrimerError:
-        """What a failure that stops everything means, for people."""
-        ...
+# What the Batch API costs of the usual price (OpenAI's pricing page, and those of others who offer it).
+BATCH_PRICE = 0.5
 
 
 def teacher_identity(teacher: Teacher) -> str:
@@ -54,45 +32,82 @@ def teacher_identity(teacher: Teacher) -> str:
     if isinstance(teacher, EndpointTeacher):
         from synth.endpoint import check_address
 
-        return f"openai:{teacher.model}@{check_address(teacher.base_url)}"
+        addresses = sorted(check_address(address) for address in teacher.addresses)
+        return f"openai:{teacher.model}@{teacher.service or ','.join(addresses)}"
     return " ".join([f"vllm:{teacher.model}", *teacher.arguments])
 
 
+def teacher_prices(teacher: Teacher) -> tuple[float, float] | None:
+    """US dollars per million tokens, in and out; None where the recipe gives none."""
+    if not isinstance(teacher, EndpointTeacher) or teacher.price_input is None or teacher.price_output is None:
+        return None
+    share = BATCH_PRICE if teacher.batch else 1.0
+    return share * teacher.price_input, share * teacher.price_output
+
+
+def merges_system_prompt(teacher: Teacher) -> bool:
+    """Whether the system prompt goes before the question, because the model knows no system role."""
+    return isinstance(teacher, EndpointTeacher) and teacher.system_prompt == "merge"
+
+
+def merge_system_prompt(messages: Messages) -> Messages:
+    """The same messages with the system prompt at the head of the first question."""
+    if not messages or messages[0]["role"] != "system":
+        return messages
+    system, question, *rest = messages
+    return [{**question, "content": f"{system['content']}\n\n{question['content']}"}, *rest]
+
+
 @asynccontextmanager
-async def open_teacher(teacher: Teacher, identity: str, concurrency: int, timeout: float) -> AsyncIterator[Client]:
+async def open_teacher(synth: Synth) -> AsyncIterator[Pool]:
     """Start or reach a teacher, and leave nothing running afterwards.
 
     Args:
-        teacher: The recipe's section.
-        identity: `teacher_identity(teacher)`.
-        concurrency: Requests in flight at most.
-        timeout: Longest wait for one answer of a server, in seconds.
+        synth: The recipe's section: the teacher, its limits, requests in flight, time-out and patience.
 
     Raises:
         PrimerError: If it cannot be started or reached, or refuses the key.
     """
-    from synth.endpoint import endpoint_client, read_key
+    teacher = synth.teacher
+    # No timeout where it is this process: nothing is lost on the way, and a reply cut off is work wasted.
+    timeout = None if isinstance(teacher, EmbeddedTeacher) else synth.timeout
+    async with AsyncExitStack() as stack:
+        pool = Pool(
+            await open_backends(teacher, synth.concurrency, timeout, stack),
+            concurrency=synth.concurrency,
+            timeout=timeout,
+            patience=synth.patience,
+            requests_per_minute=teacher.requests_per_minute if isinstance(teacher, EndpointTeacher) else None,
+            tokens_per_minute=teacher.tokens_per_minute if isinstance(teacher, EndpointTeacher) else None,
+        )
+        await pool.check()
+        yield pool
+
+
+async def open_backends(
+    teacher: Teacher, concurrency: int, timeout: float | None, stack: AsyncExitStack
+) -> list[Backend]:
+    """What a teacher's requests go to, kept open by the stack.
+
+    Raises:
+        PrimerError: If it cannot be started, or has no key.
+    """
+    from synth.endpoint import open_endpoint, read_key
 
     if isinstance(teacher, EmbeddedTeacher):
         from synth.embedded import find_model, serve
 
-        # No timeout: nothing is lost on the way to this process, and on a slow machine a reply cut off is work wasted.
-        async with (
-            serve(find_model(teacher.model), teacher, concurrency) as address,
-            endpoint_client(address, "embedded", identity, None) as client,
-        ):
-            yield client
-    elif isinstance(teacher, EndpointTeacher):
-        key = read_key(teacher.base_url, teacher.api_key_env)
-        async with endpoint_client(
-            teacher.base_url, teacher.model, identity, timeout, key=key, key_variable=teacher.api_key_env
-        ) as client:
-            yield client
-    else:
+        address = await stack.enter_async_context(serve(find_model(teacher.model), teacher, concurrency))
+        return [await stack.enter_async_context(open_endpoint(address, "embedded", timeout))]
+    if isinstance(teacher, VllmTeacher):
         from synth.vllm_server import serve_vllm
 
-        async with (
-            serve_vllm(teacher) as address,
-            endpoint_client(address, teacher.model, identity, timeout) as client,
-        ):
-            yield client
+        address = await stack.enter_async_context(serve_vllm(teacher))
+        return [await stack.enter_async_context(open_endpoint(address, teacher.model, timeout))]
+    variable = teacher.api_key_env
+    return [
+        await stack.enter_async_context(
+            open_endpoint(address, teacher.model, timeout, key=read_key(address, variable), key_variable=variable)
+        )
+        for address in teacher.addresses
+    ]

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from primer.documents import Document, is_held_out, text_hash, write_corpus
+from primer.documents import Document, is_held_out, write_corpus
 from primer.recipe import Code, Corpus, Eval, Model, Recipe, Tokenizer, Train, Variant
 from primer.run import Built, RunFolder, Stage, write_json
+from primer.words import text_hash
 
 # Suite: title, origin, rows, choices.
 SUITES = {

@@ -16,10 +16,11 @@ import pytest
 from tiny_phi import make_model
 
 from eval.stages import evaluate_variants
-from primer.documents import Document, text_hash, write_corpus
+from primer.documents import Document, write_corpus
 from primer.recipe import Recipe
 from primer.recipe_file import dump_recipe
 from primer.run import Built, RunFolder, Stage
+from primer.words import text_hash
 
 VARIANTS = [{"name": "one", "mixture": {"web": 1.0}}, {"name": "two", "mixture": {"code": 1.0}}]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from primer.errors import PrimerError
-from primer.recipe import EmbeddedTeacher, EndpointTeacher, Recipe, VllmTeacher
+from primer.recipe import Recipe
 from primer.recipe_file import dump_recipe, load_recipe
+from primer.recipe_synth import EmbeddedTeacher, EndpointTeacher, VllmTeacher
 
 
 def write(folder: Path, text: str, name: str = "a.yaml") -> Path:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from primer.documents import text_hash
-from primer.recipe import Accept
+from primer.recipe_synth import Accept
 from synth.accept import (
     REASONS,
     Judge,
@@ -55,7 +55,7 @@ def test_every_reason_can_happen_and_good_prose_has_none():
     seen = {
         reason(""),
         reason(prose(1), "content_filter"),
-        reason(prose(1)[:-1], "length", Accept(truncated="reject")),
+        reason(prose(1)[:-1], "length", Accept(truncated="drop")),
         reason(f"Sure! {prose(1)}"),
         reason("Ice floats."),
         reason(prose(1, 30) + " " + "So the ice floats on the pond again. " * 20),

@@ -9,25 +9,26 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from mock_endpoint import Endpoint, Faults, running
 
+from primer.documents import read_documents
 from primer.errors import PrimerError
-from primer.recipe import Accept, EndpointTeacher, Sampling
 from primer.recipe_file import load_recipe
+from primer.recipe_synth import EndpointTeacher, Synth
 from primer.run import RunFolder
 from synth.accept import Judge
 from synth.corpora import make_corpora
-from synth.engine import Outcome, Plan, generate
-from synth.journal import Journal, answer_tag
-from synth.teachers import Client, open_teacher, teacher_identity
+from synth.engine import Outcome, Units, asking, generate
+from synth.synthetic import make_plan, open_journal
+from synth.teachers import open_teacher
+from synth.units import Attempt
+from synth.view import View
 
 KEY = "sk-secret-0123456789"
 
@@ -39,6 +40,7 @@ class Question:
     contents: list[str]
     seed: int
     snippet: None = None
+    language: str = "english"
 
     @property
     def kept(self) -> tuple[bool, ...]:
@@ -59,28 +61,41 @@ class Questions:
         return Question([f"Question {index} {self.every} {mark}"], index)
 
 
-def collect(
-    endpoint: Endpoint,
-    journal: Path,
-    prompts: Questions | None = None,
-    tokens: int = 2000,
-    concurrency: int = 8,
-    timeout: float = 30.0,
-    model: str = "mock",
-) -> Outcome:
-    teacher = EndpointTeacher(kind="openai", base_url=endpoint.address, model=model, api_key_env="PRIMER_TEST_KEY")
-    identity = teacher_identity(teacher)
-    plan = Plan(identity, Sampling(), tokens, concurrency)
-
-    def opened() -> AbstractAsyncContextManager[Client]:
-        return open_teacher(teacher, identity, concurrency, timeout)
-
-    with Journal(journal, answer_tag(identity, plan.sampling)) as opened_journal:
-        return generate(prompts or Questions(), plan, Judge(Accept(), set()), opened_journal, opened)
+def settings(endpoint: Endpoint, tokens: int | None = 2000, **changes: Any) -> Synth:
+    teacher = EndpointTeacher(
+        kind="openai",
+        base_url=endpoint.address,
+        model=changes.pop("model", "mock"),
+        api_key_env="PRIMER_TEST_KEY",
+        **changes.pop("teacher", {}),
+    )
+    return Synth(teacher=teacher, tokens=tokens, **{"concurrency": 8, "timeout": 30.0, "patience": 5.0, **changes})
 
 
-def texts(outcome: Outcome) -> list[str]:
-    return [attempt.document for attempt in outcome.accepted]
+@dataclass
+class Collected(Outcome):
+    documents: list[str] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+def collect(endpoint: Endpoint, journal: Path, units: Units | None = None, **changes: Any) -> Collected:
+    synth = settings(endpoint, **changes)
+    attempts: list[Attempt] = []
+    with open_journal(journal, synth) as opened:
+        outcome = generate(
+            units or Questions(),
+            make_plan(synth),
+            Judge(synth.accept, set()),
+            opened,
+            asking(lambda: open_teacher(synth)),
+            attempts.append,
+            View(None, None),
+        )
+    return Collected(**vars(outcome), documents=[attempt.document for attempt in attempts], attempts=attempts)
+
+
+def texts(outcome: Collected) -> list[str]:
+    return outcome.documents
 
 
 def test_the_corpus_is_the_shortest_prefix_whatever_the_order_of_arrival(tmp_path: Path):
@@ -90,7 +105,7 @@ def test_the_corpus_is_the_shortest_prefix_whatever_the_order_of_arrival(tmp_pat
         second = collect(fast, tmp_path / "b", concurrency=1)
     assert texts(first) == texts(second)
     assert first.tokens == second.tokens >= 2000
-    assert sum(attempt.tokens for attempt in first.accepted[:-1]) < 2000
+    assert sum(attempt.tokens for attempt in first.attempts[:-1]) < 2000
     assert fast.requests == second.units  # one at a time: not one request too many
     assert slow.requests <= first.units + 32 + 4 * 32
 
@@ -172,13 +187,12 @@ def test_twenty_failures_in_a_row_stop_the_run(tmp_path: Path):
     assert 20 <= endpoint.requests <= 20 + 8
 
 
-def test_a_server_that_goes_away_stops_the_run_and_keeps_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("synth.endpoint._RETRIES", 0)
+def test_a_server_that_goes_away_stops_the_run_and_keeps_its_answers(tmp_path: Path):
     with running() as endpoint:
         first = collect(endpoint, tmp_path / "journal", tokens=1000)
         endpoint.faults.broken = True
         with pytest.raises(PrimerError, match="HTTP 500"):
-            collect(endpoint, tmp_path / "journal")
+            collect(endpoint, tmp_path / "journal", patience=1.0)
         endpoint.faults.broken = False
         outcome = collect(endpoint, tmp_path / "journal")
     assert outcome.reused >= first.units
@@ -218,7 +232,7 @@ def test_a_unit_of_several_steps_is_one_document_and_ends_at_the_first_step_that
         asked = endpoint.requests
         assert outcome.failed == Counter({"HTTP 400: The prompt was refused": 1})
         assert outcome.rejected == Counter({"empty": 1}), "a short part is no fault of a long document"
-        first = outcome.accepted[0]
+        first = outcome.attempts[0]
         parts = first.document.split("\n\n")
         assert (len(parts), len(first.replies)) == (3, 3)
         assert first.tokens == sum(reply.completion_tokens or 0 for reply in first.replies)
@@ -278,7 +292,7 @@ def synthesize(path: Path, run: Path) -> None:
 def documents(run: Path) -> list[dict[str, Any]]:
     rows = []
     for split in ("train", "held_out"):
-        for row in pq.read_table(run / "corpus" / "synthetic" / f"{split}.parquet").to_pylist():
+        for row in read_documents(run / "corpus" / "synthetic", split):
             row["provenance"].pop("seconds")
             rows.append({**row, "split": split})
     return rows

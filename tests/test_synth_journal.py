@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from primer.errors import PrimerError
-from primer.recipe import Sampling
+from primer.recipe_synth import Sampling
 from synth.journal import Failure, Journal, Reply, answer_key
 
 TAG = "0123456789ab"

@@ -22,7 +22,8 @@ def test_what_an_interrupted_build_left_is_replaced(tmp_path: Path):
     source = files(write_jsonl(tmp_path / "a.jsonl", ({"text": prose(i)} for i in range(20))))
     folder = tmp_path / "partial"
     folder.mkdir()
-    (folder / "train.parquet").write_bytes(b"half a file")
+    for name in ("train.parquet", "train-00000.parquet", "train-00007.parquet"):
+        (folder / name).write_bytes(b"half a file")
     build_web(recipe(source), folder)
     assert len(rows_of(folder)) == 20
 

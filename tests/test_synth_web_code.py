@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from source_samples import WIKIPEDIA, recipe, rows_of
 
-from primer.documents import SPLITS, corpus_hashes, text_hash
+from primer.documents import SPLITS, corpus_hashes
 from primer.errors import PrimerError
 from primer.recipe import Code, Recipe
 from primer.run import Built
+from primer.words import text_hash
 from synth.code import build_code
 from synth.python_library import cut_definitions
 from synth.text import clean
@@ -140,7 +141,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_take(tmp_pa
 
     first = build(3, 0)
     assert build(3, 1) == first
-    assert build(4, 2)["train.parquet"] != first["train.parquet"]
+    assert build(4, 2)["train-00000.parquet"] != first["train-00000.parquet"]
 
 
 def test_code_is_spread_over_the_library(code: tuple[Path, Built]):

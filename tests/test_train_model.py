@@ -15,7 +15,8 @@ from train.attention import causal_attention, explicit_attention
 from train.cpu import prefer_onednn
 from train.export import configuration, export_model, from_hugging_face, load_weights, to_hugging_face
 from train.head_loss import head_loss
-from train.model import Phi, Shape, flops_per_token, parameter_count
+from train.model import Phi
+from train.shape import Shape, flops_per_token, parameter_count
 from train.tokenizer import codegen_tokenizer
 
 TINY = Shape(layers=3, heads=4, head_dimension=16, rotary_dimension=8, feed_forward=96, context=48, vocabulary=211)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from primer.documents import Document, text_hash, write_corpus
+from primer.documents import Document, write_corpus
 from primer.recipe import Recipe
 from primer.run import Built, RunFolder, Stage
+from primer.words import text_hash
 from train.shards import Shard, write_shard
 from train.tokenizer import tokenizer_hash
 

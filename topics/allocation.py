@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from primer.errors import PrimerError
-from primer.recipe import Section
+from primer.section import Section
 
 ALLOCATION = Path(__file__).parent / "allocation.yaml"
 

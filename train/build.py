@@ -19,7 +19,8 @@ from train.export import export_model
 from train.hardware import Hardware, choose_hardware
 from train.loop import Trainer
 from train.mixture import Mixture, variant_mixture
-from train.model import Phi, Shape, flops_per_token, parameter_count
+from train.model import Phi
+from train.shape import Shape, flops_per_token, parameter_count
 from train.shards import Header, Shard, read_header, write_shard
 from train.tokenizer import (
     Texts,

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from primer.errors import PrimerError
 from primer.run import write_json
-from train.model import INITIAL_STANDARD_DEVIATION, LAYER_NORM_EPSILON, ROTARY_BASE, Phi, Shape
+from train.model import INITIAL_STANDARD_DEVIATION, LAYER_NORM_EPSILON, ROTARY_BASE, Phi
+from train.shape import Shape
 from train.tokenizer import end_of_text, save_tokenizer
 
 _TOP = {"embedding": "model.embed_tokens", "final_norm": "model.final_layernorm", "head": "lm_head"}

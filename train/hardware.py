@@ -11,7 +11,7 @@ from primer.errors import PrimerError
 from primer.recipe import Train
 from train.attention import LONGEST_EXPLICIT
 from train.cpu import available_memory
-from train.model import Shape, parameter_count
+from train.shape import Shape, parameter_count
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

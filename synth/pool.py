@@ -1,0 +1,175 @@
+"""Backends side by side: the least loaded one is asked, at its pace, and asked again where another try can help."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from primer.errors import PrimerError
+from primer.recipe_synth import Sampling
+from synth.backend import Backend, Messages, RequestError, Trouble
+from synth.journal import Reply
+from synth.limits import Lane
+
+# How often a request is tried where the trouble is not its pace. A time-out has cost its whole wait already.
+_TRIES: dict[Trouble, int] = {"server": 6, "connection": 6, "garbage": 3, "timeout": 2}
+
+# Between two tries of one request: half a second, twice as long each time, and never in step with the others.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+# Trouble that no other try can help: always; where the backend has answered nothing yet; and where, beside that, it is
+# the only one.
+_FINAL: frozenset[Trouble] = frozenset({"authentication", "quota"})
+_FINAL_AT_FIRST: frozenset[Trouble] = frozenset({"model"})
+_FINAL_ALONE: frozenset[Trouble] = frozenset({"garbage", "connection"})
+
+_LOOK_AGAIN = 60.0
+
+
+@dataclass(frozen=True)
+class LaneState:
+    """One backend as the live view shows it."""
+
+    name: str
+    in_flight: int
+    limit: int
+    broken: bool
+    answers: int
+    errors: Counter[str]
+
+
+class Pool:
+    """A teacher that is ready to answer; see :class:`synth.teachers.Client`.
+
+    Args:
+        backends: Where to ask; each must give the same answers as the others.
+        concurrency: Most requests in flight, at all backends together and at each.
+        timeout: Longest wait for one answer, in seconds; None if there is no limit.
+        patience: Seconds without any answer after which the run stops.
+        requests_per_minute, tokens_per_minute: Limits of each backend, if it has any.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        concurrency: int,
+        timeout: float | None,
+        patience: float,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+    ) -> None:
+        self._generator = random.Random()
+        self._lanes = [
+            (b, Lane(concurrency, timeout, requests_per_minute, tokens_per_minute, self._generator)) for b in backends
+        ]
+        self._patience = patience
+        self._turn = asyncio.Lock()  # requests go out in the order in which they came
+        self._changed = asyncio.Event()
+        self._failing_since: float | None = None  # the first failure after the latest answer
+
+    async def check(self) -> None:
+        """See which backends are there; those that are not are tried again later.
+
+        Raises:
+            PrimerError: If none is, or one refuses the key.
+        """
+        results = await asyncio.gather(*(self._check(backend) for backend, _ in self._lanes))
+        failed = [(b, lane, e) for (b, lane), e in zip(self._lanes, results, strict=True) if e is not None]
+        for backend, lane, error in failed:
+            if error.trouble in _FINAL or len(failed) == len(self._lanes):
+                raise backend.explain(error)
+            lane.shut(time.monotonic())
+
+    def states(self) -> list[LaneState]:
+        """How each backend is doing."""
+        return [
+            LaneState(b.name, lane.in_flight, int(lane.limit), lane.broken, lane.answers, Counter(lane.errors))
+            for b, lane in self._lanes
+        ]
+
+    def explain(self, error: RequestError) -> PrimerError:
+        """What a failure that stops the run means, for people."""
+        return self._lanes[0][0].explain(error)
+
+    async def complete(self, messages: Messages, sampling: Sampling, seed: int) -> Reply:
+        """One answer, from whichever backend.
+
+        Raises:
+            RequestError: If this request cannot be answered.
+            PrimerError: If none can.
+        """
+        tries: Counter[Trouble] = Counter()
+        while True:
+            backend, lane = await self._admitted()
+            reserved = lane.enter(messages, sampling)
+            try:
+                reply = await backend.complete(messages, sampling, seed)
+            except RequestError as error:
+                lane.failed(error, reserved, time.monotonic())
+                self._changed.set()
+                tries[error.trouble] += not lane.broken  # an outage is no fault of the request
+                if self._hopeless(lane, error):
+                    raise backend.explain(error) from None
+                await self._before_another(error, tries)
+            except BaseException:
+                lane.left(reserved)
+                self._changed.set()
+                raise
+            else:
+                lane.answered(reply, reserved)
+                self._failing_since = None
+                self._changed.set()
+                return reply
+
+    async def _check(self, backend: Backend) -> RequestError | None:
+        try:
+            await backend.check()
+        except RequestError as error:
+            return error
+        return None
+
+    async def _admitted(self) -> tuple[Backend, Lane]:
+        """The least loaded backend that may be asked, as soon as there is one."""
+        async with self._turn:
+            while True:
+                self._changed.clear()
+                now, soonest = time.monotonic(), _LOOK_AGAIN
+                best: tuple[Backend, Lane] | None = None
+                for backend, lane in self._lanes:
+                    wait = lane.wait(now)
+                    if wait == 0 and (best is None or lane.load < best[1].load):
+                        best = backend, lane
+                    elif wait:
+                        soonest = min(soonest, wait)
+                if best is not None:
+                    return best
+                try:
+                    async with asyncio.timeout(soonest):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+
+    def _hopeless(self, lane: Lane, error: RequestError) -> bool:
+        """Whether going on is pointless: what failed will fail again, or nothing was answered for too long."""
+        if error.trouble == "request":
+            return False
+        first = not lane.answers
+        if error.trouble in _FINAL or (first and error.trouble in _FINAL_AT_FIRST):
+            return True
+        if first and error.trouble in _FINAL_ALONE and len(self._lanes) == 1:
+            return True
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        return now + (error.retry_after or 0.0) - self._failing_since > self._patience
+
+    async def _before_another(self, error: RequestError, tries: Counter[Trouble]) -> None:
+        """Wait as long as makes sense before another try, or raise where none does."""
+        if error.trouble != "rate_limit" and tries[error.trouble] >= _TRIES.get(error.trouble, 1):
+            raise error
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries.total() - 1)) * self._generator.uniform(0.5, 1.0)
+        await asyncio.sleep(max(pause, error.retry_after or 0.0))
