@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from primer import __version__
 from primer.cli_options import DataPath, Overrides, RecipePath, RunPath, take_steps
 from primer.errors import PrimerError, disk_full
+from primer.plan_cli import plan_command
 from primer.prompts_cli import app as prompts_app
 from primer.synth_cli import app as synth_app
 from primer.synth_cli import make_corpora
@@ -56,6 +57,7 @@ app = typer.Typer(
 app.add_typer(synth_app, name="synth")
 app.add_typer(topics_app, name="topics")
 app.add_typer(prompts_app, name="prompts")
+app.command("plan")(plan_command)
 
 
 def _train(recipe: Recipe, run: RunFolder) -> None:

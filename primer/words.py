@@ -23,7 +23,12 @@ def text_words(text: str) -> list[str]:
 
 def word_runs(words: Sequence[str], length: int) -> Iterator[str]:
     """Every run of so many words, joined by spaces, in their order; none if there are fewer words."""
-    return (" ".join(words[start : start + length]) for start in range(len(words) - length + 1))
+    return map(" ".join, word_tuples(words, length))
+
+
+def word_tuples(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
+    """Every run of so many words, in their order; none if there are fewer words."""
+    return zip(*(words[start:] for start in range(length)), strict=False)
 
 
 def text_hash(text: str) -> str:

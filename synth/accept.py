@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from primer.recipe_synth import Accept
-from primer.words import text_hash, text_words
+from primer.words import text_hash, text_words, word_tuples
 from synth.backend import Messages
 from synth.languages import in_another_language
 from synth.near_duplicates import NearDuplicates
@@ -63,6 +63,8 @@ _META_ANYWHERE = re.compile(
     r"|\bi(?: am|'m) (?:just )?an? (?:ai|language model|chatbot)\b|\[(?:your|insert|name|student)\b[^\]\n]{0,40}\]",
     re.IGNORECASE,
 )
+# Few texts hold one of these, and only those are worth the search above: it takes half a millisecond a page.
+_META_SIGNS = (" ai", "ai ", "language model", "training data", "chatbot", "[your", "[insert", "[name", "[student")
 _META_FIRST = re.compile(
     r"[\s*#_>]*(?:(?:sure|certainly|absolutely|of course|okay|ok|great question)\b\s*[!,.:]"
     r"|here(?:'s|’s| is| are)\b[^\n.!?]{0,160}\b(?:story|text|textbook|section|dialogue|conversation|letter|lesson"
@@ -201,7 +203,10 @@ def _is_list_number(text: str, dot: int) -> bool:
 
 def is_meta_talk(text: str) -> bool:
     """Whether an assistant speaks here, in place of a textbook."""
-    return bool(_META_FIRST.match(text) or _META_LAST.search(text[-_LAST_CHARACTERS:]) or _META_ANYWHERE.search(text))
+    if _META_FIRST.match(text) or _META_LAST.search(text[-_LAST_CHARACTERS:]):
+        return True
+    lower = text.lower()
+    return any(sign in lower for sign in _META_SIGNS) and _META_ANYWHERE.search(text) is not None
 
 
 def repeated_share(words: Sequence[str], length: int) -> float:
@@ -209,13 +214,15 @@ def repeated_share(words: Sequence[str], length: int) -> float:
 
     After the duplicate n-gram rule of Gopher (arXiv 2112.11446, appendix A.1.1).
     """
+    runs = list(word_tuples(words, length))
+    if len(set(runs)) == len(runs):
+        return 0.0
     seen: set[tuple[str, ...]] = set()
     repeated = [False] * len(words)
-    for start in range(len(words) - length + 1):
-        sequence = tuple(words[start : start + length])
-        if sequence in seen:
+    for start, run in enumerate(runs):
+        if run in seen:
             repeated[start : start + length] = [True] * length
-        seen.add(sequence)
+        seen.add(run)
     return _share(words, repeated)
 
 
@@ -232,10 +239,12 @@ def repeated_line_share(text: str) -> float:
 
 def shared_share(words: Sequence[str], others: Sequence[str], length: int) -> float:
     """Share of a text's characters in word sequences that another text holds, too."""
-    theirs = {tuple(others[i : i + length]) for i in range(len(others) - length + 1)}
+    runs, theirs = list(word_tuples(words, length)), set(word_tuples(others, length))
+    if theirs.isdisjoint(runs):
+        return 0.0
     shared = [False] * len(words)
-    for start in range(len(words) - length + 1):
-        if tuple(words[start : start + length]) in theirs:
+    for start, run in enumerate(runs):
+        if run in theirs:
             shared[start : start + length] = [True] * length
     return _share(words, shared)
 

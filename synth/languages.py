@@ -7,6 +7,7 @@ py3langid, tried for the same, takes 76 MB and most of a second to load, in ever
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 # By name as `prompts/styles.yaml` has it.
@@ -18,7 +19,7 @@ _GRAMMAR = {
     "portuguese": "o a de que e do da em um para é com não uma os no se na por mais as dos ao",
     "spanish": "el de la que y en un una los se del las por con no es para al lo su como más",
 }
-_GRAMMAR_WORDS = {name: frozenset(words.split()) for name, words in _GRAMMAR.items()}
+_GRAMMAR_WORDS = {name: words.split() for name, words in _GRAMMAR.items()}
 
 # Shorter texts, and those with hardly a word of grammar in any language (tables, code), are given the benefit.
 _FEWEST_WORDS = 30
@@ -46,6 +47,7 @@ def in_another_language(text: str, words: Sequence[str], language: str) -> bool:
         return True
     if len(words) < _FEWEST_WORDS:
         return False
-    counts = {name: sum(word in grammar for word in words) for name, grammar in _GRAMMAR_WORDS.items()}
+    frequency = Counter(words)
+    counts = {name: sum(map(frequency.__getitem__, grammar)) for name, grammar in _GRAMMAR_WORDS.items()}
     best = max(counts.values())
     return best >= _LEAST_SHARE * len(words) and best > _AHEAD * counts[language]

@@ -24,9 +24,10 @@ _CHANCE = 1 / 256
 # Odd 32-bit multipliers that spread what is similar (2^32 divided by the golden ratio, and a prime).
 _SPREAD, _SPREAD_BANDS = np.uint32(2_654_435_769), np.uint32(2_246_822_519)
 
-# A table is this full at most; each band's row has some slots more, so that probing never wraps around.
+# A table is this full at most; each band's row has some slots more, so that a search never wraps around.
 _FULLEST = 0.7
 _TAIL = 256
+_WINDOW = 16  # slots looked at together
 _FIRST_SIZE = 1024
 
 Bytes = npt.NDArray[np.uint8]
@@ -54,9 +55,12 @@ class NearDuplicates:
     def seen(self, words: Sequence[str]) -> bool:
         """Whether a text taken in is this similar; if none is, this one is taken in."""
         signature = _signature(words)
-        if self._count >= _FULLEST * self._size or self._slots[:, -1].any():
+        if self._count >= _FULLEST * self._size:
             self._grow()
         free, candidates = self._probe(signature)
+        if free.max() >= self._slots.shape[1] - 1:  # the last slots stay free, so that every search ends
+            self._grow()
+            free, candidates = self._probe(signature)
         if len(candidates):
             agreeing = (self._signatures[candidates - 1] == signature).mean(axis=1)
             if (agreeing.max() - _CHANCE) / (1 - _CHANCE) > self._threshold:
@@ -74,37 +78,32 @@ class NearDuplicates:
 
     def _probe(self, signature: Bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
         """The first free slot of each band, and the texts met on the way: those that share a band among them."""
-        at = self._places(signature[None])[0]
-        met: list[npt.NDArray[np.uint32]] = []
+        starts = self._places(signature[None])[0]
+        width = _WINDOW
         while True:
-            found = self._slots[self._bands, at]
-            taken = found > 0
-            if not taken.any():
-                return at, np.unique(np.concatenate(met)) if met else np.empty(0, np.uint32)
-            met.append(found[taken])
-            at = at + taken
+            at = np.minimum(starts[:, None] + np.arange(width), self._slots.shape[1] - 1)
+            window = self._slots[self._bands[:, None], at]
+            free = window == 0
+            first = free.argmax(axis=1)
+            if free[self._bands, first].all():
+                return starts + first, window[np.arange(width) < first[:, None]]
+            width *= 2
 
     def _grow(self) -> None:
         """Half as much room again, every text in its place: linear probing done for a whole row at once."""
-        while True:
-            self._size = max(_FIRST_SIZE, self._size * 3 // 2)
-            signatures = np.empty((int(_FULLEST * self._size) + 1, _HASHES), np.uint8)
-            signatures[: self._count] = self._signatures[: self._count]
-            self._signatures = signatures
-            self._slots = np.zeros((len(self._bands), self._size + _TAIL), np.uint32)
-            starts = self._places(signatures[: self._count])
-            if all(self._fill(row, starts[:, row]) for row in range(len(self._bands))):
-                return
-
-    def _fill(self, row: int, starts: npt.NDArray[np.int64]) -> bool:
-        """Put every text into a band's row; False if they run over its end."""
-        order = np.argsort(starts, kind="stable")
-        running = np.arange(len(order))
-        places = np.maximum.accumulate(starts[order] - running) + running
-        if len(places) and places[-1] >= self._slots.shape[1] - 1:
-            return False
-        self._slots[row, places] = order + 1
-        return True
+        self._size = max(_FIRST_SIZE, self._size * 3 // 2)
+        signatures = np.empty((int(_FULLEST * self._size) + 1, _HASHES), np.uint8)
+        signatures[: self._count] = self._signatures[: self._count]
+        self._signatures = signatures
+        starts = self._places(signatures[: self._count])
+        orders = np.argsort(starts, axis=0, kind="stable")
+        running = np.arange(self._count)[:, None]
+        places = np.maximum.accumulate(np.take_along_axis(starts, orders, axis=0) - running, axis=0) + running
+        # Texts that share a band stand in a row; the row's end has room for the longest of those.
+        length = max(self._size, int(places.max(initial=0)) + 1) + _TAIL
+        self._slots = np.zeros((len(self._bands), length), np.uint32)
+        for row in self._bands:
+            self._slots[row, places[:, row]] = orders[:, row] + 1
 
 
 def _signature(words: Sequence[str]) -> Bytes:

@@ -23,7 +23,7 @@ from typing import IO
 from rich.markup import escape
 
 from primer.errors import PrimerError
-from primer.progress import bar
+from primer.progress import console, say
 from primer.recipe_synth import VllmTeacher
 from synth.presets import ResolvedTeacher, resolve
 
@@ -32,6 +32,7 @@ ENVIRONMENT = ".venv-vllm"
 
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.5
+_LINE_SECONDS = 15.0  # between two lines where there is no terminal
 _SHOWN_LINES = 15
 _LOG_TAIL = 65_536
 _STATUS_LENGTH = 60
@@ -86,13 +87,19 @@ class VllmServer:
             PrimerError: If it stops by itself, or does not answer in time; with its last words.
         """
         started = time.monotonic()
-        with bar("starting vLLM", limit, "seconds at most") as progress:
+        next_line = _LINE_SECONDS
+        with console.status("starting vLLM") as status:
             while (waited := time.monotonic() - started) < limit:
                 self.check()
                 if await asyncio.to_thread(self._healthy):
                     self.startup_seconds = time.monotonic() - started
                     return
-                progress.update(int(waited), escape(_without_prefix(self.last_lines(1))[:_STATUS_LENGTH]))
+                line = escape(_without_prefix(self.last_lines(1))[:_STATUS_LENGTH])
+                told = f"starting vLLM: {waited:.0f} s of at most {limit:.0f}  [dim]{line}[/]"
+                status.update(told)
+                if not console.is_terminal and waited >= next_line:
+                    next_line += _LINE_SECONDS
+                    say(f"  {told}")
                 await asyncio.sleep(_POLL_SECONDS)
         raise PrimerError(
             f"vLLM did not answer within {limit:.0f} s. Its last lines:\n{self.last_lines()}",
@@ -207,8 +214,8 @@ def find_vllm(environment: str | None) -> Path:
         if not program.is_file():
             raise PrimerError(
                 f"The teacher's environment is {environment!r}, but there is no program {program}.",
-                "Name a virtual environment that has vLLM (synth.teacher.environment, --environment); `make vllm` makes "
-                f"one in {ENVIRONMENT}.",
+                "Name a virtual environment that has vLLM (synth.teacher.environment, --environment); `make vllm` "
+                f"makes one in {ENVIRONMENT}.",
             )
         return program.absolute()
     beside = Path(ENVIRONMENT, "bin", "vllm")

@@ -141,8 +141,11 @@ def completion(answer: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def _prose(generator: random.Random, words: int) -> str:
     sentences: list[str] = []
-    while sum(len(s.split()) for s in sentences) < words:
-        sentences.append(" ".join(generator.choices(_WORDS, k=generator.randint(6, 14))).capitalize() + ".")
+    written = 0
+    while written < words:
+        chosen = generator.choices(_WORDS, k=generator.randint(6, 14))
+        written += len(chosen)
+        sentences.append(" ".join(chosen).capitalize() + ".")
     return " ".join(sentences)
 
 

@@ -1,0 +1,97 @@
+"""How much an evaluation asks: rows and tokens by suite. How long that takes depends on the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.suites import make_plan
+from primer.errors import PrimerError
+from primer.recipe import Recipe
+
+# As `eval.held_out.LARGEST_BYTES`, which cannot be imported without PyTorch.
+_HELD_OUT_BYTES = 400_000
+
+# Importing torch, lm_eval and transformers, once a command (docs/LOG.md).
+START_SECONDS = 13.5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One suite, or the held-out text of one source: its rows (None where unknown yet) and tokens, for one model."""
+
+    name: str
+    rows: int | None
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What every model is asked, and the suites that have no data here."""
+
+    asked: list[Asked]
+    without_data: list[str]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the suites."""
+        return sum(part.rows or 0 for part in self.asked)
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of everything."""
+        return sum(part.tokens for part in self.asked)
+
+
+def estimate_questions(recipe: Recipe, source_characters: dict[str, float]) -> Questions:
+    """Count what each model of a recipe is asked.
+
+    Args:
+        recipe: The experiment.
+        source_characters: Characters of each corpus, held-out text included.
+
+    Raises:
+        PrimerError: If the recipe names a suite or a folder of benchmark data that cannot be found or read.
+    """
+    plan, per_token = make_plan(recipe.eval, recipe.seed), recipe.plan.characters_per_token
+    asked = []
+    for suite, path in plan.chosen:
+        rows, characters = _count(path)
+        taken = min(rows, recipe.eval.limit or rows)
+        asked.append(Asked(suite.name, taken, characters / per_token * taken / max(1, rows)))
+    for source, characters in source_characters.items():
+        held_out = min(recipe.corpus.held_out_share * characters, _HELD_OUT_BYTES)
+        asked.append(Asked(f"held-out {source}", None, held_out / per_token))
+    return Questions(asked, [skipped["suite"] for skipped in plan.skipped])
+
+
+def _count(path: Path) -> tuple[int, float]:
+    """Rows of a file, and characters of all their texts."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise PrimerError(f"{path} cannot be read: {error}", "Mend its permissions, or leave the suite out.") from None
+    rows, characters = 0, 0
+    for line in text.split("\n"):
+        if not line.strip():
+            continue
+        rows += 1
+        try:
+            characters += sum(_texts(json.loads(line)))
+        except ValueError:  # `primer eval` names the line
+            characters += len(line)
+    return rows, characters
+
+
+def _texts(value: Any) -> Iterator[int]:
+    if isinstance(value, str):
+        yield len(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
