@@ -91,8 +91,8 @@ class Document(TypedDict):
 
     `group` is what must not be divided between training and held-out text: the topic of a synthetic
     document, the article of a web document, the file of a piece of code. `provenance` is null for text
-    that no teacher wrote; in it, `tries` is how often the text was asked for, and `continuations` how many requests
-    went on with a reply that was cut short.
+    that no teacher wrote; in it, `tries` is how often a rejected reply was asked for again, and `continuations` how
+    many requests went on with a reply that was cut short.
     """
 
     id: str

@@ -55,6 +55,19 @@ class Faults:
     broken_first: int = 0  # this many first requests get 500
     broken: bool = False  # every request gets 500
     new_limit_name: bool = False  # max_tokens is refused in favour of max_completion_tokens
+    language: str | None = None  # this sentence, again and again, is the answer
+    # Shares of the requests, drawn by question and by how often it was asked.
+    rate_limited: float = 0.0  # 429 without Retry-After
+    told_to_wait: float = 0.0  # 429 with Retry-After: 1
+    failing: float = 0.0  # 500
+    reset: float = 0.0  # the connection is closed without an answer
+    cut: float = 0.0  # JSON that ends half-way
+    filtered: float = 0.0  # finish_reason content_filter
+    mislabelled: float = 0.0  # JSON that says it is HTML
+    dripping: float = 0.0  # sent in ten pieces over half a second
+    most_in_flight: int | None = None  # more get 429
+    no_quota: bool = False  # 429 with OpenAI's code for an empty account
+    no_usage: bool = False  # answers do not say how many tokens they took
 
 
 @dataclass
@@ -64,6 +77,8 @@ class Endpoint:
     faults: Faults
     asked: Counter[str] = field(default_factory=Counter)  # by question
     requests: int = 0
+    in_flight: int = 0
+    most_seen_in_flight: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     address: str = ""
 
@@ -82,16 +97,58 @@ class Endpoint:
             return _error(401, "Incorrect API key provided")
         return web.json_response({"object": "list", "data": [{"id": self.faults.model or "mock", "object": "model"}]})
 
-    async def _complete(self, request: web.Request) -> web.Response:
-        faults, body = self.faults, await request.json()
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        self.in_flight += 1
+        self.most_seen_in_flight = max(self.most_seen_in_flight, self.in_flight)
+        try:
+            return await self._answer(request, await request.json())
+        finally:
+            self.in_flight -= 1
+
+    async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        faults = self.faults
         self.requests += 1
         question = question_of(body)
         self.asked[question] += 1
         if len(self.bodies) < 1000:
             self.bodies.append(body)
         text = " ".join(message["content"] for message in body["messages"])
+        if (refusal := self._refusal(request, body, text)) is not None:
+            return refusal
+        draw = random.Random(f"fault {question} {self.asked[question]}").random
+        if faults.rate_limited and draw() < faults.rate_limited:
+            return _error(429, "Too many requests")
+        if faults.told_to_wait and draw() < faults.told_to_wait:
+            return _error(429, "Too many requests", {"Retry-After": "1"})
+        if faults.failing and draw() < faults.failing:
+            return _error(500, "The server broke")
+        if faults.reset and draw() < faults.reset and request.transport is not None:
+            request.transport.close()
+        if faults.hang and faults.hang in text:
+            await asyncio.sleep(3600)
+        if faults.garbage and faults.garbage in text:
+            return web.Response(text="<html>Welcome to the proxy</html>", content_type="text/html")
+        if faults.delay:
+            await asyncio.sleep(faults.delay * random.Random(f"delay {question}").uniform(0.5, 1.5))
+        reply = completion(self._text(question, text), body)
+        if faults.filtered and draw() < faults.filtered:
+            reply["choices"][0]["finish_reason"] = "content_filter"
+        if faults.no_usage:
+            del reply["usage"]
+        if faults.cut and draw() < faults.cut:
+            return web.Response(body=json.dumps(reply)[:-100].encode(), content_type="application/json")
+        if faults.mislabelled and draw() < faults.mislabelled:
+            return web.Response(text=json.dumps(reply), content_type="text/html")
+        if faults.dripping and draw() < faults.dripping:
+            return await _drip(request, json.dumps(reply).encode())
+        return web.json_response(reply)
+
+    def _refusal(self, request: web.Request, body: dict[str, Any], text: str) -> web.Response | None:
+        faults = self.faults
         if not self._allowed(request):
             return _error(401, f"Incorrect API key provided: {request.headers.get('Authorization')}")
+        if faults.no_quota:
+            return _error(429, "You exceeded your current quota", code="insufficient_quota")
         if faults.model is not None and body["model"] != faults.model:
             return _error(404, f"The model {body['model']} does not exist")
         if faults.new_limit_name and "max_tokens" in body:
@@ -104,18 +161,19 @@ class Endpoint:
             return _error(500, "The server broke")
         if self.requests <= faults.limited_first:
             return _error(429, "Too many requests", {"Retry-After": "1"})
-        if faults.hang and faults.hang in text:
-            await asyncio.sleep(3600)
-        if faults.garbage and faults.garbage in text:
-            return web.Response(text="<html>Welcome to the proxy</html>", content_type="text/html")
-        generator = random.Random(question)
-        if faults.delay:
-            await asyncio.sleep(faults.delay * random.Random(f"delay {question}").uniform(0.5, 1.5))
-        answer = "Two words." if faults.short and faults.short in text else _prose(generator, faults.words)
-        answer = f"{answer} {faults.answer_with}".strip()
-        if faults.empty and faults.empty in text:
-            answer = " "
-        return web.json_response(completion(answer, body))
+        if faults.most_in_flight is not None and self.in_flight > faults.most_in_flight:
+            return _error(429, "Too many at once")
+        return None
+
+    def _text(self, question: str, asked: str) -> str:
+        faults = self.faults
+        if faults.empty and faults.empty in asked:
+            return " "
+        if faults.language is not None:
+            return " ".join([faults.language] * 12)
+        if faults.short and faults.short in asked:
+            return "Two words."
+        return f"{_prose(random.Random(question), faults.words)} {faults.answer_with}".strip()
 
     def _allowed(self, request: web.Request) -> bool:
         return self.faults.key is None or request.headers.get("Authorization") == f"Bearer {self.faults.key}"
@@ -127,16 +185,27 @@ def question_of(body: dict[str, Any]) -> str:
 
 
 def completion(answer: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion as OpenAI sends it; a token is a word here."""
-    asked, written = sum(len(m["content"].split()) for m in body["messages"]), len(answer.split())
+    """A chat completion as OpenAI sends it; a token is a word here, and an answer has as many as were allowed."""
+    words, most = answer.split(" "), body.get("max_tokens") or body.get("max_completion_tokens") or 10_000
+    asked, written = sum(len(m["content"].split()) for m in body["messages"]), min(len(words), most)
+    message = {"role": "assistant", "content": " ".join(words[:most])}
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 0,
         "model": body["model"],
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "finish_reason": "length" if len(words) > most else "stop"}],
         "usage": {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": asked + written},
     }
+
+
+async def _drip(request: web.Request, data: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    for start in range(0, len(data), len(data) // 9):
+        await response.write(data[start : start + len(data) // 9])
+        await asyncio.sleep(0.05)
+    return response
 
 
 def _prose(generator: random.Random, words: int) -> str:
@@ -149,8 +218,8 @@ def _prose(generator: random.Random, words: int) -> str:
     return " ".join(sentences)
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    body = {"error": {"message": message, "type": "mock", "param": None, "code": None}}
+def _error(status: int, message: str, headers: dict[str, str] | None = None, code: str | None = None) -> web.Response:
+    body = {"error": {"message": message, "type": "mock", "param": None, "code": code}}
     return web.json_response(body, status=status, headers=headers)
 
 
@@ -186,8 +255,12 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--words", type=int, default=80)
     parser.add_argument("--key")
+    parser.add_argument("--rate-limit-share", type=float, default=0.0, help="share of requests that get 429")
     arguments = parser.parse_args()
-    endpoint = Endpoint(Faults(delay=arguments.delay, words=arguments.words, key=arguments.key))
+    faults = Faults(
+        delay=arguments.delay, words=arguments.words, key=arguments.key, told_to_wait=arguments.rate_limit_share
+    )
+    endpoint = Endpoint(faults)
     web.run_app(endpoint.application(), host="127.0.0.1", port=arguments.port, print=None)
 
 
