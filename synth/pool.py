@@ -22,10 +22,11 @@ _TRIES: dict[Trouble, int] = {"server": 6, "connection": 6, "garbage": 3, "timeo
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 # Trouble that no other try can help: always; where the backend has answered nothing yet; and where, beside that, it is
-# the only one.
+# the only one and this has happened some times.
 _FINAL: frozenset[Trouble] = frozenset({"authentication", "quota"})
 _FINAL_AT_FIRST: frozenset[Trouble] = frozenset({"model"})
 _FINAL_ALONE: frozenset[Trouble] = frozenset({"garbage", "connection"})
+_SOME_TIMES = 3
 
 _LOOK_AGAIN = 60.0
 
@@ -161,7 +162,8 @@ class Pool:
         first = not lane.answers
         if error.trouble in _FINAL or (first and error.trouble in _FINAL_AT_FIRST):
             return True
-        if first and error.trouble in _FINAL_ALONE and len(self._lanes) == 1:
+        alone = len(self._lanes) == 1 and lane.errors[error.trouble] >= _SOME_TIMES
+        if first and alone and error.trouble in _FINAL_ALONE:
             return True
         now = time.monotonic()
         self._failing_since = self._failing_since or now

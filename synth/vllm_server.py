@@ -42,8 +42,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None)  # loaded here: little is safe between fork and exec
 
 # vLLM's own log lines: (EngineCore pid=9151) ERROR 11-22 16:26:59 [core.py:133] what happened
-_LOG_PREFIX = re.compile(r"^\(\w+ pid=\d+\) (?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]+\] )?")
-_CAUSE = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt): \S")
+_LOG_PREFIX = re.compile(r"^\([^()]+ pid=\d+\) (?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]+\] )?")
+_CAUSE = re.compile(r"^[\w.]*(?:Error|Exception): (?!.*root cause)\S")  # not those that point to another
 
 
 class VllmServer:
