@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from primer.errors import PrimerError
-from primer.words import text_hash as text_hash  # where the users of documents look for it
 
 PROVENANCE = pa.struct(
     [
@@ -69,6 +68,9 @@ SCHEMA = pa.schema(
         pa.field("provenance", PROVENANCE),
     ]
 )
+
+# Enters the fingerprint of every corpus: one of an earlier layout is made again.
+LAYOUT = {"corpus layout": "shards"}
 
 SPLITS = ("train", "held_out")
 

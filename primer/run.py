@@ -218,7 +218,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+")
     except OSError as error:
-        raise PrimerError(f"{folder} cannot be written: {error}", "Choose another folder with --run.") from None
+        raise PrimerError(f"{folder} cannot be created: {error}", "Choose another folder with --run.") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

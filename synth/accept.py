@@ -92,7 +92,7 @@ class Judge:
 
     Args:
         rules: The recipe's section.
-        known: Hashes (`primer.documents.text_hash`) of texts that other corpora hold.
+        known: Hashes (`primer.words.text_hash`) of texts that other corpora hold.
     """
 
     def __init__(self, rules: Accept, known: set[str]) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from primer.benchmarks import benchmark_material, data_folder
+from primer.documents import LAYOUT
 from primer.errors import PrimerError
 from primer.fingerprint import stage_settings
 from primer.recipe import Recipe
 from primer.recipe_synth import EndpointTeacher, Synth
 from primer.run import Built, RunFolder, Stage, locked
+from synth.card import write_cards
 from synth.corpus_report import report_corpora
 from synth.shards import Shard, copy_shards, report_shards, shard_folder
 
@@ -48,7 +50,9 @@ def make_corpora(recipe: Recipe, run: RunFolder, open_pool: OpenPool | None = No
             stage = (_web_stage if source == "web" else _code_stage)(recipe, run, tuple(made))
         run.complete(stage)
         made.append(stage.name)
+        write_cards(recipe, run, [stage.name])
     report_corpora(recipe, run, made)
+    write_cards(recipe, run, made)  # now with what was measured of them
 
 
 def make_shard(recipe: Recipe, path: Path, shard: Shard) -> None:
@@ -140,7 +144,7 @@ def _web_stage(recipe: Recipe, _run: RunFolder, reads: tuple[str, ...]) -> Stage
 
         return build_web(recipe, folder)
 
-    material = source_material(recipe.web.source, "web.source")
+    material = source_material(recipe.web.source, "web.source") | LAYOUT
     return Stage("corpus/web", stage_settings(recipe, "corpus/web"), build, reads, material)
 
 
@@ -153,7 +157,7 @@ def _code_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> Stage
 
         return build_code(recipe, folder, corpus_hashes(run.folder(stage) for stage in reads))
 
-    material = source_material(recipe.code.source, "code.source")
+    material = source_material(recipe.code.source, "code.source") | LAYOUT
     return Stage("corpus/code", stage_settings(recipe, "corpus/code"), build, reads, material)
 
 
@@ -168,7 +172,7 @@ def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...], ope
         known = corpus_hashes(run.folder(stage) for stage in reads)
         return build_synthetic(recipe, folder, run.path, web, known, _asker(recipe, run.path, open_pool))
 
-    made_of = material(recipe)
+    made_of = material(recipe) | LAYOUT
     if recipe.prompts.snippet_share > 0:  # the passages are compared with the benchmarks
         made_of |= benchmark_material(data_folder(recipe.eval.data))
     return Stage("corpus/synthetic", stage_settings(recipe, "corpus/synthetic"), build, reads, made_of)

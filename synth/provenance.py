@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from primer.documents import Document, text_hash
+from primer.documents import Document
 from primer.recipe_synth import Sampling
-from primer.words import text_words
+from primer.words import text_hash, text_words
 from prompts.unit import Unit
 from synth.accept import copied
 from synth.units import Attempt

@@ -31,6 +31,7 @@ from synth.presets import ResolvedTeacher, resolve
 ENVIRONMENT = ".venv-vllm"
 
 _STOP_SECONDS = 20.0
+_WORKERS_SECONDS = 5.0
 _POLL_SECONDS = 0.5
 _LINE_SECONDS = 15.0  # between two lines where there is no terminal
 _SHOWN_LINES = 15
@@ -137,9 +138,22 @@ class VllmServer:
                 break
             try:
                 self._process.wait(_STOP_SECONDS)
+                if self._group_ends():
+                    break
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
                 continue
         self._process.wait()
+
+    def _group_ends(self) -> bool:
+        """Wait a little for the workers: they end after the server, and hold the GPU's memory until then."""
+        deadline = time.monotonic() + _WORKERS_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(self._process.pid, 0)
+            except (ProcessLookupError, PermissionError):  # macOS: the latter for a group of the dead
+                return True
+            time.sleep(0.05)
+        return False
 
     def _healthy(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy to this machine

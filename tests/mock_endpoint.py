@@ -19,9 +19,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+
+if TYPE_CHECKING:
+    from mock_batches import Batches
 
 # A client that is killed, or ends while answers are under way, is no error of the server.
 logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -81,9 +84,14 @@ class Endpoint:
     most_seen_in_flight: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     address: str = ""
+    batches: Batches = field(init=False)
 
     def application(self) -> web.Application:
+        from mock_batches import Batches
+
         application = web.Application()
+        self.batches = Batches(self)
+        self.batches.add_routes(application)
         application.router.add_post("/v1/chat/completions", self._complete)
         application.router.add_get("/v1/models", self._models)
         application.router.add_get("/health", self._health)
@@ -173,7 +181,7 @@ class Endpoint:
             return " ".join([faults.language] * 12)
         if faults.short and faults.short in asked:
             return "Two words."
-        return f"{prose(random.Random(question), faults.words)} {faults.answer_with}".strip()
+        return f"{_prose(random.Random(question), faults.words)} {faults.answer_with}".strip()
 
     def _allowed(self, request: web.Request) -> bool:
         return self.faults.key is None or request.headers.get("Authorization") == f"Bearer {self.faults.key}"
@@ -208,7 +216,7 @@ async def _drip(request: web.Request, data: bytes) -> web.StreamResponse:
     return response
 
 
-def prose(generator: random.Random, words: int) -> str:
+def _prose(generator: random.Random, words: int) -> str:
     sentences: list[str] = []
     written = 0
     while written < words:

@@ -125,7 +125,7 @@ def test_kill_during_a_build_leaves_nothing_final_and_the_lock_is_honoured(tmp_p
         assert process.stdout
         assert process.stdout.readline() == "building\n"
         with (
-            pytest.raises(PrimerError, match=rf"Another process \(pid {process.pid}\) is working in"),
+            pytest.raises(PrimerError, match=rf"Another process \(pid {process.pid} on [^)]+\) is working in"),
             RunFolder.opened(path, RECIPE),
         ):
             pass

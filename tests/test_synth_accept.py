@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from primer.documents import text_hash
 from primer.recipe_synth import Accept
+from primer.words import text_hash
 from synth.accept import (
     REASONS,
     Judge,
