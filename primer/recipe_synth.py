@@ -46,6 +46,14 @@ class EndpointTeacher(Section):
             raise ValueError(f"base_url is {value}; expected at least one address, and each once")
         return value
 
+    @model_validator(mode="after")
+    def _one_address_for_batches(self) -> Self:
+        if self.batch and len(self.addresses) > 1:
+            raise ValueError(
+                f"batch is true, and base_url names {len(self.addresses)} addresses; a batch is sent to one"
+            )
+        return self
+
     @property
     def addresses(self) -> list[str]:
         """The addresses as a list."""

@@ -52,7 +52,7 @@ _REFUSAL = re.compile(
     r"[\s*#_>]*(?:(?:i(?: am|'m|’m)(?: very| so| really)? sorry|i apologi[sz]e|sorry|unfortunately|as an ai)\b"
     r"[^\n.!?]{0,60}?[,;:]?\s+(?:but )?)?"
     r"i(?:(?: am|'m|’m) (?:unable|not able)| (?:cannot|can't|can’t|can not|won't|won’t|will not|must decline))\b"
-    r"(?! help but)[^\n.!?]{0,40}\b(?:help|assist|provide|write|create|produce|generate|fulfil|fulfill|answer|comply"
+    r"(?! help but)[^\n.!?,;]{0,30}\b(?:help|assist|provide|write|create|produce|generate|fulfil|fulfill|answer|comply"
     r"|continue|discuss|complete|engage|do (?:that|this|so))\b",
     re.IGNORECASE,
 )

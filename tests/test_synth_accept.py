@@ -20,6 +20,7 @@ from synth.accept import (
     trim_to_sentence,
 )
 from synth.journal import Reply
+from synth.languages import in_another_language
 from synth.units import token_count
 
 PROMPT = [{"role": "user", "content": "Write a section of a physics textbook about why ice floats on a pond."}]
@@ -42,7 +43,7 @@ def reply(text: str, finish: str = "stop", tokens: int | None = 150) -> Reply:
 
 def judged(judge: Judge, text: str, finish: str = "stop", passage: str | None = None) -> str | None:
     """The reason against a unit of one reply."""
-    document, fault = judge.check(reply(text, finish), PROMPT)
+    document, fault = judge.check(text, finish, PROMPT)
     return fault or judge.place(document, passage)
 
 
@@ -57,6 +58,8 @@ def test_every_reason_can_happen_and_good_prose_has_none():
         reason(prose(1), "content_filter"),
         reason(prose(1)[:-1], "length", Accept(truncated="drop")),
         reason(f"Sure! {prose(1)}"),
+        reason("I'm sorry, but I can't help with that."),
+        reason("La glace est dans le lac, et les poissons qui sont dans l'eau ne sont pas pris. " * 3),
         reason("Ice floats."),
         reason(prose(1, 30) + " " + "So the ice floats on the pond again. " * 20),
         reason(echo),
@@ -77,8 +80,7 @@ def test_every_reason_can_happen_and_good_prose_has_none():
         "Here is a short story about ice:\n\nOnce there was a pond.",
         "Here's a numbered step-by-step guide for skating.",
         "**Here are five questions and answers about ice.**",
-        "I'm sorry, but I can't write that.",
-        "I cannot provide a section about ice.",
+        "I'm sorry that this is so short.",
         "As an AI language model I have never seen ice. But it floats.",
         "Ice floats. I'm an AI, so I have never been cold.",
         "Ice floats. I hope this helps!",
@@ -112,6 +114,72 @@ def test_ordinary_text_is_not_taken_for_assistant_talk(text: str):
     assert not is_meta_talk(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "refuses"),
+    [
+        ("I cannot provide a section about ice.", True),
+        ("I'm sorry, but I can't assist with that request.", True),
+        ("I am unable to write about that topic.", True),
+        ("Sorry, I won’t generate this text.", True),
+        ("As an AI language model, I cannot create such content.", True),
+        ("**I apologize, but I must decline to answer.**", True),
+        ("I cannot help but smile when the ice cracks.", False),
+        ("I can't skate, said Mara, and nobody can help me.", False),
+        ("Unfortunately the ice was thin.", False),
+        ("She wrote: I cannot answer this.", False),
+    ],
+)
+def test_refusals_are_told_from_texts_that_say_cannot(text: str, refuses: bool):
+    assert (reason(text + " " + prose(3)) == "refusal") == refuses
+
+
+SAMPLES = {
+    "english": "The ice on the pond is light, and that is why it floats on the water which is below it in the cold. ",
+    "french": "La glace sur le lac est légère, et c'est pour cela qu'elle flotte sur l'eau qui est dans le froid. ",
+    "german": "Das Eis auf dem See ist leicht, und das ist der Grund, warum es auf dem Wasser schwimmt, nicht sinkt. ",
+    "italian": "Il ghiaccio che si forma sul lago è leggero, e per questo non affonda nella acqua con le pietre. ",
+    "portuguese": "O gelo que se forma no lago é leve, e por isso não vai para o fundo com as pedras do rio. ",
+    "spanish": "El hielo que se forma en el lago es ligero, y por eso no se va al fondo con las piedras del río. ",
+}
+
+
+@pytest.mark.parametrize("written", SAMPLES)
+@pytest.mark.parametrize("wanted", SAMPLES)
+def test_the_language_is_told_by_its_grammar(written: str, wanted: str):
+    text = SAMPLES[written] * 3
+    assert in_another_language(text, text.lower().split(), wanted) == (written != wanted)
+
+
+def test_what_has_no_grammar_is_given_the_benefit():
+    code = "def mean(values):\n    return sum(values) / len(values)\n\nx = mean([1, 2, 3])\nprint(x)\n" * 5
+    assert not in_another_language(code, code.lower().split(), "english")
+    assert not in_another_language("Wasser.", ["wasser."], "english")
+    assert not in_another_language(SAMPLES["french"], SAMPLES["french"].split(), "klingon")
+    mixed = SAMPLES["english"] * 5 + SAMPLES["french"] * 2  # a lesson that quotes
+    assert not in_another_language(mixed, mixed.lower().split(), "english")
+    script = "Лёд легче воды и поэтому плавает. " * 3
+    assert in_another_language(script, script.lower().split(), "english")
+
+
+def test_the_words_that_lead_to_a_search_are_in_everything_it_can_find():
+    """The quick look must let through whatever the search behind it would find."""
+    talk = [
+        "as an AI",
+        "an ai assistant",
+        "ai language model",
+        "large language model",
+        "my training data",
+        "i am a chatbot",
+        "I'm just an AI",
+        "[your town]",
+        "[insert name]",
+        "[Name]",
+        "[student 1]",
+    ]
+    for said in talk:
+        assert is_meta_talk(f"Ice floats. So {said} would say on a pond. The fish swim."), said
+
+
 def test_repeated_share_counts_each_character_once():
     assert repeated_share(["a", "b", "c", "d", "e", "f", "g", "h"], 5) == 0
     # The second "a b c d e" is repeated: 5 of 11 one-letter words.
@@ -134,8 +202,8 @@ def test_copied_text_is_measured_against_the_prompt():
     judge = Judge(Accept(), set())
     passage = " ".join(f"word{i}" for i in range(60))
     messages = [{"role": "user", "content": f"Passage: {passage}\nWrite about ice."}]
-    assert judge.check(reply(passage + "."), messages)[1] == "copied_prompt"
-    assert judge.check(reply(prose(3, 200)), messages)[1] is None
+    assert judge.check(passage + ".", "stop", messages)[1] == "copied_prompt"
+    assert judge.check(prose(3, 200), "stop", messages)[1] is None
 
 
 def test_trimming_ends_at_a_whole_sentence():
@@ -151,10 +219,10 @@ def test_trimming_ends_at_a_whole_sentence():
 def test_a_trimmed_reply_counts_the_tokens_that_were_kept():
     whole = prose(5) + " And then the"
     cut = reply(whole, "length", 1000)
-    text, fault = Judge(Accept(), set()).check(cut, PROMPT)
+    text, fault = Judge(Accept(), set()).check(cut.text, "length", PROMPT)
     assert (text, fault) == (prose(5), None)
-    assert token_count(cut, text) == round(1000 * len(prose(5)) / len(whole))
-    assert token_count(reply(prose(5), tokens=None), prose(5)) == len(prose(5)) // 4
+    assert token_count([cut], text) == round(1000 * len(prose(5)) / len(whole))
+    assert token_count([reply(prose(5), tokens=None)], prose(5)) == len(prose(5)) // 4
 
 
 PASSAGE = (
@@ -222,5 +290,5 @@ def test_a_rejected_reply_makes_no_later_one_a_duplicate():
 
 
 def test_the_text_is_tidied():
-    text, _ = Judge(Accept(min_words=1), set()).check(reply("\r\n Ice  \r\n\r\n\r\n\r\nfloats here. \n"), PROMPT)
+    text, _ = Judge(Accept(min_words=1), set()).check("\r\n Ice  \r\n\r\n\r\n\r\nfloats here. \n", "stop", PROMPT)
     assert text == "Ice\n\nfloats here."

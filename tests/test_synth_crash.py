@@ -1,4 +1,4 @@
-"""SIGKILL at any moment, again and again: every unit accounted for once, nothing paid for twice but what was in flight."""
+"""SIGKILL at any moment, twenty times: every unit accounted for once, nothing paid for twice but what was in flight."""
 
 from __future__ import annotations
 
