@@ -8,14 +8,14 @@ SOURCES := primer topics prompts synth train eval tests bench
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke synth train eval report test check format bench clean
+.PHONY: help setup demo smoke plan synth train eval report test check format bench bench-synth vllm clean
 
 help: ## Show this list
 	@echo "Primer makes synthetic textbooks, trains small language models on them, and compares the results."
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  synth, train, eval and report take RECIPE=recipes/NAME.yaml (now $(RECIPE)) and ARGS='--set KEY=VALUE'."
+	@echo "  plan, synth, train, eval and report take RECIPE=recipes/NAME.yaml (now $(RECIPE)) and ARGS='--set KEY=VALUE'."
 
 .venv/installed: pyproject.toml constraints.txt constraints-gpu.txt requirements-bundled.txt scripts/install.sh
 	@scripts/install.sh
@@ -27,6 +27,9 @@ demo: setup ## The whole experiment on this machine's CPU, with embedded default
 
 smoke: setup ## The same in small: about two minutes
 	@$(PRIMER) report recipes/smoke.yaml $(ARGS)
+
+plan: setup ## What RECIPE would take: tokens, money, hours, disk; starts nothing
+	@$(PRIMER) plan $(RECIPE) $(ARGS)
 
 synth: setup ## Make the corpora of RECIPE: web text, code, textbooks by the teacher
 	@$(PRIMER) synth $(RECIPE) $(ARGS)
@@ -55,6 +58,14 @@ format: setup ## Format the code
 bench: setup ## Measure the rooms that have a benchmark: generation client, training on a CPU
 	.venv/bin/python bench/synth_speed.py
 	.venv/bin/python bench/train_speed.py
+
+bench-synth: setup ## Generation clients side by side; peers where PRIMER_BENCH_DATATROVE, PRIMER_BENCH_CURATOR say
+	.venv/bin/python bench/synth_peers.py $(ARGS)
+
+.venv-vllm/installed: pyproject.toml constraints-gpu.txt requirements-bundled.txt scripts/vllm.sh
+	@scripts/vllm.sh
+
+vllm: .venv-vllm/installed ## Install vLLM into .venv-vllm, for teachers of kind vllm
 
 clean: ## Remove the environment and the caches (never runs/)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

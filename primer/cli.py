@@ -23,6 +23,7 @@ from primer.plan_cli import plan_command
 from primer.prompts_cli import app as prompts_app
 from primer.synth_cli import app as synth_app
 from primer.synth_cli import make_corpora
+from primer.teacher_cli import app as teacher_app
 from primer.topics_cli import app as topics_app
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ app = typer.Typer(
 app.add_typer(synth_app, name="synth")
 app.add_typer(topics_app, name="topics")
 app.add_typer(prompts_app, name="prompts")
+app.add_typer(teacher_app, name="teacher")
 app.command("plan")(plan_command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,16 @@ from primer.contamination import BenchmarkText
 from primer.documents import CorpusWriter, read_documents
 from primer.progress import say
 from primer.recipe import Recipe
-from primer.recipe_synth import Synth
 from primer.run import Built
 from prompts.screening import barred_passages
 from prompts.snippets import cut_snippets
 from prompts.stream import PromptStream
 from synth.accept import Judge
-from synth.engine import Asker, Outcome, Plan, generate
-from synth.journal import Journal, answer_tag
+from synth.engine import Asker, Outcome, generate
+from synth.journal import Journal
+from synth.plan import make_plan, open_journal
 from synth.provenance import document
 from synth.shards import Shard, shard_journals
-from synth.teachers import merges_system_prompt, teacher_identity, teacher_prices
 from synth.units import Attempt
 from synth.view import View
 
@@ -105,29 +103,6 @@ def build_shard(recipe: Recipe, folder: Path, shard: Shard, web: Path | None, as
 
 def _keep_nothing(_attempt: Attempt) -> None:
     """A shard keeps its answers, not its documents."""
-
-
-def make_plan(synth: Synth) -> Plan:
-    """What a recipe's section asks the engine for.
-
-    Raises:
-        PrimerError: See `teacher_identity`.
-    """
-    return Plan(
-        teacher_identity(synth.teacher),
-        synth.sampling,
-        synth.tokens,
-        synth.concurrency,
-        synth.documents,
-        synth.budget,
-        merges_system_prompt(synth.teacher),
-    )
-
-
-def open_journal(path: Path, synth: Synth, others: Sequence[Path] = ()) -> Journal:
-    """The journal that a recipe's answers go to; see `Journal`."""
-    identity = teacher_identity(synth.teacher)
-    return Journal(path, answer_tag(identity, synth.sampling), identity, teacher_prices(synth.teacher), others)
 
 
 def make_stream(recipe: Recipe, web: Path | None) -> PromptStream:

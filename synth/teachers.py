@@ -34,7 +34,9 @@ def teacher_identity(teacher: Teacher) -> str:
 
         addresses = sorted(check_address(address) for address in teacher.addresses)
         return f"openai:{teacher.model}@{teacher.service or ','.join(addresses)}"
-    return " ".join([f"vllm:{teacher.model}", *teacher.arguments])
+    from synth.presets import vllm_identity
+
+    return vllm_identity(teacher)
 
 
 def teacher_prices(teacher: Teacher) -> tuple[float, float] | None:
@@ -47,6 +49,10 @@ def teacher_prices(teacher: Teacher) -> tuple[float, float] | None:
 
 def merges_system_prompt(teacher: Teacher) -> bool:
     """Whether the system prompt goes before the question, because the model knows no system role."""
+    if isinstance(teacher, VllmTeacher):
+        from synth.presets import resolve
+
+        return resolve(teacher).system_prompt == "merge"
     return isinstance(teacher, EndpointTeacher) and teacher.system_prompt == "merge"
 
 
@@ -70,7 +76,8 @@ async def open_teacher(synth: Synth) -> AsyncIterator[Pool]:
     """
     teacher = synth.teacher
     # No timeout where it is this process: nothing is lost on the way, and a reply cut off is work wasted.
-    timeout = None if isinstance(teacher, EmbeddedTeacher) else synth.timeout
+    within = isinstance(teacher, EmbeddedTeacher) or (isinstance(teacher, VllmTeacher) and teacher.mode == "in_process")
+    timeout = None if within else synth.timeout
     async with AsyncExitStack() as stack:
         pool = Pool(
             await open_backends(teacher, synth.concurrency, timeout, stack),
@@ -99,6 +106,10 @@ async def open_backends(
 
         address = await stack.enter_async_context(serve(find_model(teacher.model), teacher, concurrency))
         return [await stack.enter_async_context(open_endpoint(address, "embedded", timeout))]
+    if isinstance(teacher, VllmTeacher) and teacher.mode == "in_process":
+        from synth.vllm_engine import open_vllm_engine
+
+        return [await stack.enter_async_context(open_vllm_engine(teacher))]
     if isinstance(teacher, VllmTeacher):
         from synth.vllm_server import serve_vllm
 

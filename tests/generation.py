@@ -12,7 +12,7 @@ from mock_endpoint import Endpoint
 from primer.recipe_synth import EndpointTeacher, Synth
 from synth.accept import Judge
 from synth.engine import Asker, Outcome, Units, asking, generate
-from synth.synthetic import make_plan, open_journal
+from synth.plan import make_plan, open_journal
 from synth.teachers import open_teacher
 from synth.units import Attempt
 from synth.view import View

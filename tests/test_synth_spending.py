@@ -11,7 +11,7 @@ from mock_endpoint import Faults, running
 
 from primer.errors import PrimerError
 from primer.recipe_synth import Budget, EndpointTeacher, Sampling, Synth
-from synth.synthetic import open_journal
+from synth.plan import open_journal
 
 PRICES = {"price_input": 1.0, "price_output": 10.0}
 SHORT = Sampling(max_tokens=100)

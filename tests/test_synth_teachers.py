@@ -109,8 +109,8 @@ def test_what_an_answer_depends_on_is_in_the_identity(tmp_path: Path):
     assert teacher_identity(EmbeddedTeacher(model=str(model))) != first
     assert teacher_identity(endpoint("http://a/v1")) != teacher_identity(endpoint("http://b/v1"))
     assert teacher_identity(endpoint("http://a/v1")) == teacher_identity(endpoint("http://a/v1/"))
-    assert teacher_identity(VllmTeacher(kind="vllm", model="m")) != teacher_identity(
-        VllmTeacher(kind="vllm", model="m", arguments=["--quantization", "fp8"])
+    assert teacher_identity(VllmTeacher(kind="vllm", model="some/m")) != teacher_identity(
+        VllmTeacher(kind="vllm", model="some/m", arguments=["--quantization", "fp8"])
     )
 
 
