@@ -24,7 +24,7 @@ from pathlib import Path
 from primer.recipe_synth import EndpointTeacher, Synth
 from synth.accept import Judge
 from synth.engine import asking, generate
-from synth.synthetic import make_plan, open_journal
+from synth.plan import make_plan, open_journal
 from synth.teachers import open_teacher
 from synth.view import View
 
@@ -52,12 +52,23 @@ class Units:
         return Unit(f"Question {index} " + "word " * 150, index)
 
 
-def start_endpoint(words: int) -> tuple[subprocess.Popen[bytes], str]:
+def start_endpoint(words: int, rate_limit_share: float = 0.0) -> tuple[subprocess.Popen[bytes], str]:
     """The mock endpoint on a free loopback port, ready to answer."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, str(MOCK), "--port", str(port), "--words", str(words)])
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            str(MOCK),
+            "--port",
+            str(port),
+            "--words",
+            str(words),
+            "--rate-limit-share",
+            str(rate_limit_share),
+        ]
+    )
     for _ in range(200):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
@@ -73,9 +84,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=5000, help="how many, about (default 5000)")
     parser.add_argument("--concurrency", type=int, default=256, help="requests in flight (default 256)")
+    parser.add_argument("--rate-limit-share", type=float, default=0.0, help="share of requests that get 429")
     parser.add_argument("--words", type=int, default=600, help="length of a reply (default 600, about 4 kB)")
     arguments = parser.parse_args()
-    server, address = start_endpoint(arguments.words)
+    server, address = start_endpoint(arguments.words, arguments.rate_limit_share)
     try:
         synth = Synth(
             teacher=EndpointTeacher(kind="openai", base_url=address, model="mock"),

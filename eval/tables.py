@@ -175,7 +175,7 @@ def generation_table(facts: Mapping[str, Any]) -> Table:
     """What the synthetic corpus took to make."""
     units, accepted = facts.get("units"), facts.get("accepted")
     share = f" ({accepted / units:.0%} of those asked for)" if units and accepted is not None else ""
-    cost = facts.get("cost_usd")
+    cost, spent = facts.get("cost_usd"), facts.get("spent_usd")
     seconds, completion = facts.get("seconds"), facts.get("completion_tokens")
     pace = f" ({completion / seconds:,.0f} completion tokens per second)" if seconds and completion else ""
     values = [
@@ -185,10 +185,13 @@ def generation_table(facts: Mapping[str, Any]) -> Table:
         ("Accepted tokens, in the teacher’s count", _known(facts.get("tokens"))),
         ("Prompt tokens, all replies", _known(facts.get("prompt_tokens"))),
         ("Completion tokens, all replies", _known(completion)),
-        ("Requests failed", _known(facts.get("failed"))),
-        ("Replies taken from the journal of an earlier run", _known(facts.get("reused"))),
+        ("Prompts without an answer", _known(facts.get("failed"))),
+        ("Replies asked for again with another seed", _known(facts.get("tries"))),
+        ("Requests that continued a reply cut short", _known(facts.get("continuations"))),
+        ("Prompts answered by the journal of an earlier run", _known(facts.get("reused"))),
         ("Time spent generating", duration(seconds) + pace if seconds is not None else NOTHING),
         ("Cost", f"{cost:,.2f} US dollars" if cost is not None else "no price was given"),
+        *([("Paid in this run folder, earlier settings included", f"{spent:,.2f} US dollars")] if spent else []),
     ]
     return Table([Column("", number=False), Column("", number=False)], [[Cell(k), Cell(v)] for k, v in values])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from primer.cli_options import Overrides, RecipePath, RunPath, take_steps
-from primer.errors import did_you_mean
+from primer.errors import PrimerError, did_you_mean
 from primer.inspect_cli import inspect
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ def make_corpora(recipe: Recipe, run: RunFolder) -> None:
     corpora.make_corpora(recipe, run)
 
 
+def _make_corpora_on_ray(recipe: Recipe, run: RunFolder, address: str, workers: int | None) -> None:
+    from synth import corpora
+    from synth.ray_pool import on_ray
+
+    corpora.make_corpora(recipe, run, on_ray(recipe.synth, address, workers))
+
+
 @app.command(_DEFAULT)
 def run_(
     recipe: RecipePath,
@@ -64,10 +72,34 @@ def run_(
             "Slurm arrays and anything else. `primer synth merge` joins them.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Ask from the nodes of a Ray cluster: auto (the one that this machine belongs to), HOST:PORT, or local "
+            "(a Ray on this machine, for this run).",
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--ray-workers",
+            metavar="N",
+            min=1,
+            help="Workers on the cluster. By default one for each vLLM server that the free GPUs have room for; for "
+            "other teachers one a node.",
+        ),
+    ] = None,
 ) -> None:
     """Make the corpora; `primer synth RECIPE` is short for it."""
+    if ray is None and ray_workers is not None:
+        raise PrimerError("--ray-workers is given without --ray.", "Say which cluster: --ray auto, local or HOST:PORT.")
+    if ray is not None and shard is not None:
+        raise PrimerError("--ray and --shard are given together.", "Choose one: a cluster needs no shards.")
     if shard is None:
-        take_steps([make_corpora], recipe, set_, run)
+        step = make_corpora if ray is None else partial(_make_corpora_on_ray, address=ray, workers=ray_workers)
+        take_steps([step], recipe, set_, run)
         return
     from primer.recipe_file import load_recipe
     from synth.corpora import make_shard

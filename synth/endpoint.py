@@ -262,7 +262,9 @@ class EndpointBackend:
         return RequestError("garbage", self._failure(None, f"{type(error).__name__}: {error}", False))
 
     def _failure(self, status: int | None, reason: str, permanent: bool) -> Failure:
-        return Failure(status, self._without_key(" ".join(reason.split()))[:300], permanent)
+        # Shown on terminals: one line, and nothing in it that a terminal would obey.
+        printable = "".join(c for c in " ".join(reason.split()) if c.isprintable())
+        return Failure(status, self._without_key(printable)[:300], permanent)
 
     def _without_key(self, text: str) -> str:
         """Servers quote keys in their messages; what is recorded never holds one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -228,7 +228,7 @@ class View:
 def line(state: Mapping[str, Any]) -> str:
     """A snapshot in one line, for log files."""
     parts = [
-        f"  {state['stage']}: {_far(state)}",
+        f"  {state['stage']}: {_goals(state)} ({state['share']:.0%}){_left(state)}",
         f"{state['documents']:,d} accepted of {state['units']:,d}",
         f"{state['tokens_per_second']['out']:,.0f} tokens/s",
         f"{state['in_flight']} in flight",
@@ -243,48 +243,55 @@ def line(state: Mapping[str, Any]) -> str:
 def screen(state: Mapping[str, Any]) -> RenderableType:
     """A snapshot as it stands on a terminal."""
     head = Table.grid(padding=(0, 1))
-    head.add_row(f"  {state['stage']}", ProgressBar(total=1.0, completed=state["share"], width=28), Text(_far(state)))
+    bar = ProgressBar(total=1.0, completed=state["share"], width=28)
+    head.add_row(f"  {state['stage']}", bar, Text(f"{state['share']:.0%}{_left(state)}"))
     body = Table.grid(padding=(0, 2))
     body.add_column(style="dim", min_width=12)
     body.add_column(overflow="fold")
-    judged, paid, speed = max(1, state["units"]), state["paid"], state["tokens_per_second"]
-    reused = f", {state['reused']:,d} units from the journal" * bool(state["reused"])
-    body.add_row(
-        "  accepted", Text(f"{state['documents']:,d} of {judged:,d} ({state['documents'] / judged:.0%}){reused}")
-    )
-    if state["rejected"]:
-        body.add_row("  rejected", Text(_reasons(state["rejected"])))
-    if state["failed"]:
-        body.add_row("  failed", Text(_reasons(state["failed"])))
-    again = f", {state['tries']:,d} asked again" * bool(state["tries"])
-    body.add_row("  tokens/s", Text(f"{speed['in']:,.0f} in, {speed['out']:,.0f} out{again}"))
-    cost = f", ${paid['dollars']:,.4f}" if paid["dollars"] is not None else ""
-    body.add_row("  paid", Text(f"{paid['prompt_tokens']:,d} tokens in, {paid['completion_tokens']:,d} out{cost}"))
-    errors = f"; errors: {_reasons(state['errors'])}" if state["errors"] else ""
-    body.add_row("  in flight", Text(f"{state['in_flight']}{errors}"))
-    fields = f", {len(state['fields'])} of {state['fields_in_all']} fields" if state["fields_in_all"] else ""
-    body.add_row("  near copies", Text(f"{state['near_duplicate_share']:.1%}{fields}"))
-    if len(state["backends"]) > 1:
-        for backend in state["backends"]:
-            note = "resting, " if backend["broken"] else ""
-            body.add_row(
-                "",
-                Text(f"{backend['name']}: {note}{backend['in_flight']} of {backend['limit']}, {backend['answers']:,d}"),
-            )
+    for label, text in _rows(state):
+        body.add_row(f"  {label}", Text(text))
     return Group(head, body)
 
 
-def _far(state: Mapping[str, Any]) -> str:
+def _rows(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    units, paid, speed = state["units"], state["paid"], state["tokens_per_second"]
+    yield "so far", _goals(state)
+    if units:
+        reused = f", {state['reused']:,d} of them by the journal" * bool(state["reused"])
+        yield "accepted", f"{state['documents'] / units:.0%} of {units:,d} prompts{reused}"
+    if state["rejected"]:
+        yield "rejected", _reasons(state["rejected"])
+    if state["failed"]:
+        yield "failed", _reasons(state["failed"])
+    again = f", {state['tries']:,d} asked again" * bool(state["tries"])
+    yield "tokens/s", f"{speed['in']:,.0f} in, {speed['out']:,.0f} out{again}"
+    cost = f", ${paid['dollars']:,.4f}" if paid["dollars"] is not None else ""
+    yield "paid", f"{paid['prompt_tokens']:,d} tokens in, {paid['completion_tokens']:,d} out{cost}"
+    errors = f"; passing errors: {_reasons(state['errors'])}" if state["errors"] else ""
+    yield "in flight", f"{state['in_flight']:,d}{errors}"
+    fields = f", topics of {len(state['fields'])} of {state['fields_in_all']} fields" if state["fields_in_all"] else ""
+    yield "variety", f"{state['near_duplicate_share']:.1%} near duplicates{fields}"
+    if len(state["backends"]) > 1:
+        for backend in state["backends"]:
+            resting = "resting, " * backend["broken"]
+            flying = f"{backend['in_flight']:,d} of {backend['limit']:,d} in flight"
+            yield "", f"{backend['name']}: {resting}{flying}, {backend['answers']:,d} answers"
+
+
+def _goals(state: Mapping[str, Any]) -> str:
     goals = [
         f"{state[name]:,d} of {state[f'target_{name}']:,d} {name}"
         for name in ("tokens", "documents")
         if state[f"target_{name}"]
     ]
-    left = f", {duration(state['seconds_left'])} left" if state["seconds_left"] is not None else ""
-    return f"{' or '.join(goals)} ({state['share']:.0%}){left}"
+    return " or ".join(goals)
+
+
+def _left(state: Mapping[str, Any]) -> str:
+    return f", {duration(state['seconds_left'])} left" if state["seconds_left"] is not None else ""
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
-    shown = [f"{count:,d} {reason.replace('_', ' ')}" for reason, count in list(counts.items())[:_SHOWN_REASONS]]
+    shown = [f"{count:,d} {reason.replace('_', ' ')[:60]}" for reason, count in list(counts.items())[:_SHOWN_REASONS]]
     more = sum(list(counts.values())[_SHOWN_REASONS:])
     return ", ".join(shown + [f"{more:,d} more"] * bool(more))

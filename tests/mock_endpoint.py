@@ -48,6 +48,7 @@ class Faults:
     model: str | None = None  # other models get 404
     words: int = 80  # length of an answer
     refuse: str | None = None  # HTTP 400
+    refusal: str = "The prompt was refused"  # what it says then
     hang: str | None = None  # never answers
     garbage: str | None = None  # HTTP 200 with HTML
     echo_key: str | None = None  # HTTP 400 with the key in the message
@@ -162,7 +163,7 @@ class Endpoint:
         if faults.new_limit_name and "max_tokens" in body:
             return _error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
         if faults.refuse and faults.refuse in text:
-            return _error(400, "The prompt was refused")
+            return _error(400, faults.refusal)
         if faults.echo_key and faults.echo_key in text:
             return _error(400, f"Refused for {request.headers.get('Authorization')}")
         if faults.broken or self.requests <= faults.broken_first:

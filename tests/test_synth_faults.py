@@ -79,3 +79,9 @@ def test_a_crash_in_the_middle_of_trouble_loses_nothing(tmp_path: Path):
     assert texts(again) == texts(whole)
     assert texts(again)[: len(texts(first))] == texts(first)
     assert asked
+
+
+def test_what_a_server_says_cannot_command_the_terminal(tmp_path: Path):
+    with running(Faults(refuse="FORBIDDEN", refusal="No\x1b[2J\x07\nand no\x9b1A")) as endpoint:
+        outcome = collect(endpoint, tmp_path / "journal", Questions({1: "FORBIDDEN"}), tokens=500)
+    assert list(outcome.failed) == ["HTTP 400: No[2J and no1A"]
