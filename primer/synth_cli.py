@@ -77,8 +77,8 @@ def run_(
         typer.Option(
             "--ray",
             metavar="ADDRESS",
-            help="Ask from the nodes of a Ray cluster: auto (the one that this machine belongs to), HOST:PORT, or local "
-            "(a Ray on this machine, for this run).",
+            help="Ask from the nodes of a Ray cluster: auto (the one that this machine belongs to), HOST:PORT, or "
+            "local (a Ray on this machine, for this run).",
         ),
     ] = None,
     ray_workers: Annotated[

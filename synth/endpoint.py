@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from primer.errors import PrimerError, require
+from primer.progress import say
 from primer.recipe_synth import Sampling
 from synth.backend import Messages, RequestError, Trouble
 from synth.journal import Failure, Reply
@@ -57,9 +58,12 @@ def read_key(base_url: str, variable: str) -> str | None:
         PrimerError: If OpenAI itself is asked without a key.
     """
     key = os.environ.get(variable, "").strip()
+    parts = urlsplit(base_url)
     if key:
+        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            say(f"[yellow]the key in {variable} goes to {parts.hostname} unencrypted (http, not https)[/]")
         return key
-    if urlsplit(base_url).hostname == "api.openai.com":
+    if parts.hostname == "api.openai.com":
         raise PrimerError(
             f"The endpoint {base_url} wants a key, and the environment variable {variable} is not set.",
             f"Set it (export {variable}=...), or name another variable in synth.teacher.api_key_env.",
@@ -303,15 +307,19 @@ def _count(value: Any) -> int | None:
 def _http_client(openai: Any, base_url: str, timeout: float | None) -> Any:
     import httpx2
 
-    host = urlsplit(base_url).hostname or ""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
     # Over aiohttp a request costs a third of what it does over httpx, whose connection pool is slow when it is large.
     return openai.DefaultAioHttpClient(
         # The engine alone bounds the requests in flight (None would mean aiohttp's default, 100).
         limits=httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
         timeout=httpx2.Timeout(timeout, connect=_CONNECT_SECONDS),
-        trust_env=not loopback,  # a proxy never stands between Primer and this machine
+        trust_env=not _is_loopback(
+            urlsplit(base_url).hostname or ""
+        ),  # a proxy never stands between Primer and this machine
     )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -276,6 +277,24 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path, repository: Path):
         synthesize(recipe, run)
         assert sum(count - 1 for count in endpoint.asked.values()) <= 8
         assert endpoint.requests > asked
+
+
+@pytest.mark.parametrize("faults", [Faults(key=KEY, echo_key="e"), Faults(key="another"), Faults(key=KEY)])
+def test_the_key_is_said_nowhere(faults: Faults, tmp_path: Path, repository: Path):
+    """Not by a server that quotes it in every refusal, not by one that refuses it, not by a run that goes well."""
+    with running(faults) as endpoint:
+        recipe = recipe_file(tmp_path, endpoint.address, tokens=500)
+        done = subprocess.run(
+            command(recipe, tmp_path / "run"),
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PRIMER_TEST_KEY": KEY},
+        )
+        assert endpoint.bodies or faults.key == "another"
+    assert (done.returncode == 0) == (faults == Faults(key=KEY)), done.stderr
+    assert KEY not in done.stdout + done.stderr
+    assert no_file_holds(tmp_path, KEY)
 
 
 def lines_in(path: Path) -> int:
