@@ -14,6 +14,7 @@ from primer.contamination import BenchmarkText
 from primer.documents import CorpusWriter, read_documents
 from primer.progress import say
 from primer.recipe import Recipe
+from primer.recipe_synth import Teacher
 from primer.run import Built
 from prompts.screening import barred_passages
 from prompts.snippets import cut_snippets
@@ -22,6 +23,7 @@ from synth.accept import Judge
 from synth.engine import Asker, Outcome, generate
 from synth.journal import Journal
 from synth.plan import make_plan, open_journal
+from synth.presets import find_preset
 from synth.provenance import document
 from synth.shards import Shard, shard_journals
 from synth.units import Attempt
@@ -59,7 +61,7 @@ def build_synthetic(recipe: Recipe, folder: Path, run: Path, web: Path | None, k
 
         judge, view = Judge(synth.accept, known), View(run / "progress.json")
         outcome = generate(stream, plan, judge, journal, ask, accept, view, fields=_fields(stream))
-        facts = _facts(plan.identity, stream, outcome, journal, forms)
+        facts = _facts(synth.teacher, plan.identity, stream, outcome, journal, forms)
     for reason, count in outcome.failed.most_common(3):
         say(f"  [yellow]{count:,d} prompts without a reply:[/] {escape(reason)}")
     if outcome.reused:
@@ -149,7 +151,7 @@ def _barred(stream: PromptStream) -> dict[str, int]:
 
 
 def _facts(
-    identity: str, stream: PromptStream, outcome: Outcome, journal: Journal, forms: Counter[str]
+    teacher: Teacher, identity: str, stream: PromptStream, outcome: Outcome, journal: Journal, forms: Counter[str]
 ) -> dict[str, Any]:
     """What the report tells of the corpus; see `Totals` for what counts as paid."""
     rejected, totals = outcome.rejected, journal.totals
@@ -157,7 +159,7 @@ def _facts(
     return {
         "duplicates_removed": rejected["duplicate"] + rejected["near_duplicate"],
         "origin": f"Written by {identity}",
-        "licence": "Generated text; the terms of the teacher's model and endpoint apply",
+        "licence": f"Generated text; {_terms(teacher)}",
         "tokens": outcome.tokens,
         "units": outcome.units,
         "accepted": outcome.accepted,
@@ -177,3 +179,11 @@ def _facts(
         "forms": dict(sorted(forms.items())),
         "passages_barred": _barred(stream),
     }
+
+
+def _terms(teacher: Teacher) -> str:
+    """Under which terms the teacher writes, as far as they are known."""
+    preset = find_preset(teacher.model)
+    if preset is None:
+        return "the terms of the teacher's model and endpoint apply"
+    return f"the teacher's licence: {preset[1].licence}"
