@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -33,8 +33,6 @@ from synth.units import Question
 
 if TYPE_CHECKING:
     from openai.types import Batch as RemoteBatch
-
-    from synth.pool import Pool
 
 _OVERLOADED = "token_limit_exceeded"  # OpenAI's code where the tokens of all batches under way are too many
 
@@ -76,8 +74,8 @@ class _Asking:
         assert isinstance(synth.teacher, EndpointTeacher)
         self._generation, self._synth, self._teacher = generation, synth, synth.teacher
         self._log, self._pace = log, pace
-        self._journal, self._plan = generation._journal, generation._plan
-        self._spending, self._view = generation._spending, generation._view
+        self._journal, self._plan = generation.journal, generation.plan
+        self._spending, self._view = generation.spending, generation.view
         self._under_way: dict[str, _UnderWay] = {}
         self._limits = Limits()
         self._limit_name = log.limits.get(self._journal.tag, OLD_LIMIT)
@@ -109,7 +107,8 @@ class _Asking:
             self._collector = Collector(self._api, self._backend, self._journal, self._log)
             self._waves = Waves(self._generation, self._plan, self._spending, self._journal.get, self._body)
             self._journal.start_clock()
-            self._generation.progress.start(cast("Pool", self))
+            self._journal.introduce()  # the answers may come in another run, of another recipe
+            self._generation.progress.start(self)
             await self._take_up()
             await self._send_and_collect()
             await self._wind_up()
@@ -130,18 +129,17 @@ class _Asking:
 
     async def _take_up(self) -> None:
         """See what earlier runs have left under way."""
-        others = [batch for batch in self._log.pending.values() if batch.tag != self._journal.tag]
+        others = [batch for batch in self._log.pending.values() if self._is_other(batch)]
         if others:
             say(
-                f"  {_batches(len(others))} with other settings of the teacher or its sampling are under way: a run "
-                "with those settings collects them"
+                f"  {_batches(len(others))} with other settings of the teacher or its sampling: collected when done, "
+                "and not waited for"
             )
-        for batch in others:  # they are paid for from the same budget
-            self._set_aside(batch)
         for batch in list(self._log.pending.values()):
-            if batch.tag != self._journal.tag:
-                continue
             if batch.address != self._backend.name:
+                if self._is_other(batch):
+                    self._set_aside(batch)  # it is paid for from the same budget
+                    continue
                 raise PrimerError(
                     f"A batch of {batch.requests:,d} requests is under way at {batch.address}, and "
                     f"synth.teacher.base_url is {self._backend.name}.",
@@ -152,6 +150,13 @@ class _Asking:
                 continue
             self._under_way[batch.label] = self._set_aside(batch)
         self._overdrawn = self._spending.over
+
+    def _is_other(self, batch: Batch) -> bool:
+        """Whether another teacher was asked, or with other settings: its answers serve this generation nothing."""
+        return batch.tag != self._journal.tag
+
+    def _awaited(self) -> bool:
+        return any(not self._is_other(under_way.batch) for under_way in self._under_way.values())
 
     def _set_aside(self, batch: Batch) -> _UnderWay:
         under_way = _UnderWay(batch, set(), ExitStack())
@@ -178,13 +183,13 @@ class _Asking:
             self._form().drop()  # to see which of them this generation waits for
             news = await self._look()
         while not self._generation.complete:
-            if news or not self._under_way:
+            if news or not self._awaited():
                 self._judge()
                 if self._generation.complete:
                     return
                 if await self._send():
                     pause = self._pace.first
-                elif not self._under_way:
+                elif not self._awaited():
                     outcome = self._generation.outcome
                     raise self._spending.explain(outcome.tokens, outcome.accepted, self._plan.tokens is None)
             news = await self._look()
@@ -219,7 +224,7 @@ class _Asking:
 
     async def _send(self) -> bool:
         """Ask what can be asked now; whether there was anything."""
-        if (self._overdrawn or self._queue_full) and self._under_way:
+        if (self._overdrawn or self._queue_full) and self._awaited():
             return False
         wave = self._form()
         if not wave.worth_sending(sum(len(under_way.keys) for under_way in self._under_way.values())):
@@ -273,18 +278,21 @@ class _Asking:
         batch = under_way.batch
         if seen.status == "failed":
             self._forget(under_way, "failed")
-            self._explain_failed(batch, seen)
+            if not self._is_other(batch):
+                self._explain_failed(batch, seen)
             return
         answers = await self._collector.collect(batch, under_way.keys, seen)
         self._queue_full = False
         telling = self._collector.telling(answers)
         if telling is None:
-            self._collector.keep(answers)
-        if answers.refuses_limit:
+            self._collector.keep(batch, answers)
+        if answers.refuses_limit and not self._is_other(batch):
             self._limit_name = NEW_LIMIT
         self._forget(under_way, "collected")
         ended = "" if seen.status == "completed" else f" ({seen.status}: what it lacks is asked again if needed)"
         say(f"  batch {escape(seen.id)}: {answers.replies:,d} of {batch.requests:,d} answers{ended}")
+        if self._is_other(batch):
+            return
         if telling is not None:
             raise self._backend.explain(telling)
         if answers.unmetered is not None:
@@ -303,9 +311,9 @@ class _Asking:
         reason = explained.failure.reason.removeprefix("HTTP 400: ")
         if _OVERLOADED in codes:
             self._queue_full = True
-            if not self._under_way:
+            if not self._awaited():
                 self._limits.shrink(batch.requests, reason)
-            then = "waiting for the others" if self._under_way else "smaller batches are sent"
+            then = "waiting for the others" if self._awaited() else "smaller batches are sent"
             say(f"  batch {escape(seen.id)}: {escape(reason)}; {then}")
         elif batch.limit == OLD_LIMIT and NEW_LIMIT in reason:
             self._limit_name = NEW_LIMIT

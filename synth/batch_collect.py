@@ -110,13 +110,13 @@ class Collector:
         (commonest, _), *_ = Counter(str(error) for error in errors).most_common(1)
         return next(error for error in errors if str(error) == commonest)
 
-    def keep(self, answers: Answers) -> None:
+    def keep(self, batch: Batch, answers: Answers) -> None:
         """Record the failures; those in passing are asked again, for a while."""
         for key, error in answers.failures.items():
             self._failed[key] += 1
             over = self._failed[key] >= _TRIES
             failure = error.failure
-            self._journal.put(key, Failure(failure.status, failure.reason, failure.permanent or over))
+            self._journal.put(key, Failure(failure.status, failure.reason, failure.permanent or over), batch.tag)
 
     def _flush(self) -> None:
         """Have the journal on the disk before the log says that a batch is collected: also against a power cut."""
@@ -143,7 +143,7 @@ class Collector:
             else:
                 answers.failures[key] = error
             return
-        self._journal.put(key, reply)
+        self._journal.put(key, reply, batch.tag)
         answers.replies += 1
         if None in (reply.prompt_tokens, reply.completion_tokens):
             answers.unmetered = reply

@@ -153,54 +153,54 @@ class Generation:
         fields: int,
     ) -> None:
         self.outcome = Outcome()
-        self.progress, self._view = Progress(title, plan, self.outcome, journal, fields), view
-        self._units, self._plan, self._judge, self._journal, self._accept = units, plan, judge, journal, accept
+        self.progress, self.view = Progress(title, plan, self.outcome, journal, fields), view
+        self._units, self.plan, self._judge, self.journal, self._accept = units, plan, judge, journal, accept
         self._ahead = max(_AHEAD * plan.concurrency, _LEAST_AHEAD)
         self._next = 0  # the first unit that nobody has taken
         self._waiting: dict[int, Attempt] = {}  # those that have ended and whose turn has not come
         self._moved = asyncio.Event()  # set when a unit was judged
         self._stopped_by: PrimerError | None = None
         self._failures_in_a_row = 0
-        self._spending = Spending(plan.budget, plan.sampling, journal)
+        self.spending = Spending(plan.budget, plan.sampling, journal)
 
     @property
     def complete(self) -> bool:
         """Whether the target is reached."""
-        return self._plan.done(self.outcome) >= 1
+        return self.plan.done(self.outcome) >= 1
 
     def replay(self) -> None:
         """Judge what the journal holds, up to the first unit that it does not."""
         while not self.complete:
             attempt = self.attempt(self._next)
             while (question := attempt.next_question()) is not None:
-                known = self._journal.get(self.key(question))
+                known = self.journal.get(self.key(question))
                 if known is None:
                     return
                 attempt.take(known)
             self.outcome.reused += 1
             self._next += 1
             self._deliver(self._next - 1, attempt)
-            self._view.update()
+            self.view.update()
 
     def attempt(self, index: int) -> Attempt:
         """A unit of the stream, nothing of it asked yet."""
-        return Attempt(self._units[index], self._judge, self._plan.merge_system)
+        return Attempt(self._units[index], self._judge, self.plan.merge_system)
 
     def key(self, question: Question) -> str:
         """Under which a question's answer is kept."""
-        return answer_key(self._plan.identity, question.messages, self._plan.sampling, question.seed)
+        return answer_key(self.plan.identity, question.messages, self.plan.sampling, question.seed)
 
     async def ask_all(self, open_teacher: Callable[[], AbstractAsyncContextManager[Pool]]) -> None:
         """Ask until the target is reached."""
         async with open_teacher() as pool:
-            self._journal.start_clock()
+            self.journal.start_clock()
             self.progress.start(pool)
-            workers = [asyncio.create_task(self._work(pool)) for _ in range(self._plan.concurrency)]
+            workers = [asyncio.create_task(self._work(pool)) for _ in range(self.plan.concurrency)]
             try:
                 # Every worker ends by itself once the target is reached; the first to see it ends the others. Where the
                 # budget is the end, every answer under way is waited for: it is paid.
                 finished, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
-                if self._spending.over and not self.complete:
+                if self.spending.over and not self.complete:
                     await asyncio.gather(*workers)
             finally:
                 for worker in workers:
@@ -211,7 +211,7 @@ class Generation:
         for worker in finished:
             worker.result()
         if not self.complete:
-            raise self._spending.explain(self.outcome.tokens, self.outcome.accepted, self._plan.tokens is None)
+            raise self.spending.explain(self.outcome.tokens, self.outcome.accepted, self.plan.tokens is None)
 
     async def _work(self, pool: Pool) -> None:
         try:
@@ -220,7 +220,7 @@ class Generation:
             self._stopped_by = self._stopped_by or error  # the others may still trip over the same before they end
 
     async def _ask_and_deliver(self, pool: Pool) -> None:
-        while not self.complete and self._stopped_by is None and not self._spending.over:
+        while not self.complete and self._stopped_by is None and not self.spending.over:
             if self._next >= self.outcome.units + self._ahead or self._enough_is_under_way():
                 self._moved.clear()
                 await self._moved.wait()
@@ -229,18 +229,18 @@ class Generation:
             self._next += 1
             attempt = self.attempt(index)
             all_known = await self._carry_out(pool, attempt)
-            if self._spending.over and attempt.next_question() is not None:
+            if self.spending.over and attempt.next_question() is not None:
                 self._moved.set()  # nobody waits for what will not come
                 return
             self.outcome.reused += all_known
             self._deliver(index, attempt)
-            self._view.update()
+            self.view.update()
 
     def _enough_is_under_way(self) -> bool:
         """Whether the units taken but not judged should bring what is missing, with a quarter and two to spare."""
         if self.outcome.units < _UNITS_BEFORE_FORESIGHT:
             return False
-        done = self._plan.done(self.outcome)
+        done = self.plan.done(self.outcome)
         a_unit = done / self.outcome.units
         return done < 1 and (self._next - self.outcome.units) * a_unit >= 1.25 * (1 - done) + 2 * a_unit
 
@@ -249,28 +249,28 @@ class Generation:
         all_known = True
         while (question := attempt.next_question()) is not None:
             key = self.key(question)
-            result = self._journal.get(key)
+            result = self.journal.get(key)
             if result is None:
                 all_known = False
-                with self._spending.on(question) as allowed:
+                with self.spending.on(question) as allowed:
                     if not allowed:
                         break
                     result = await self._ask(pool, question)
-                    self._journal.put(key, result)
+                    self.journal.put(key, result)
             attempt.take(result)
         await asyncio.sleep(0)  # a long row of known answers must not keep the others from theirs
         return all_known
 
     async def _ask(self, pool: Pool, question: Question) -> Reply | Failure:
         try:
-            reply = await pool.complete(question.messages, self._plan.sampling, question.seed)
+            reply = await pool.complete(question.messages, self.plan.sampling, question.seed)
         except RequestError as error:
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
                 raise pool.explain(error) from None
             return error.failure
         self._failures_in_a_row = 0
-        self._spending.check(reply)
+        self.spending.check(reply)
         self.progress.answered(reply)
         return reply
 

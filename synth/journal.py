@@ -216,18 +216,33 @@ class Journal:
             at -= 1
         return None
 
-    def put(self, key: str, outcome: Reply | Failure) -> None:
+    def introduce(self) -> None:
+        """Say now what the next answers cost, where it may be another run that takes them in.
+
+        Raises:
+            PrimerError: If that cannot be written.
+        """
+        with self._wake:
+            self._introduce()
+            if self._error is not None:
+                raise self._error
+
+    def put(self, key: str, outcome: Reply | Failure, tag: str | None = None) -> None:
         """Record an outcome: written now, on the disk for certain within about half a second.
+
+        Args:
+            key: `answer_key` of the question.
+            outcome: What came of it.
+            tag: Under which it counts, where an earlier recipe has asked; null: this journal's.
 
         Raises:
             PrimerError: If it, or an earlier one, could not be written; the file holds whole records all the same.
         """
         kind = "reply" if isinstance(outcome, Reply) else "failure"
-        record = {"key": key, "tag": self.tag, kind: vars(outcome)}
+        tag = tag or self.tag
+        record = {"key": key, "tag": tag, kind: vars(outcome)}
         with self._wake:
-            if self._introduction is not None and self._error is None:
-                self._append(self._introduction)
-                self._introduction = None
+            self._introduce()
             offset = self._size
             if self._error is None:
                 self._append(record)
@@ -238,7 +253,7 @@ class Journal:
                 self._wake.notify()
         self._index.add(key, 0, offset)
         if isinstance(outcome, Reply):
-            self.totals.count(vars(outcome))
+            self._by_tag.setdefault(tag, Totals()).count(vars(outcome))
 
     def start_clock(self) -> None:
         """Count the seconds from now on as spent generating."""
@@ -323,6 +338,11 @@ class Journal:
                 os.fsync(self._file)
             except OSError as error:
                 self._error = self._error or self._explain(error)
+
+    def _introduce(self) -> None:
+        if self._introduction is not None and self._error is None:
+            self._append(self._introduction)
+            self._introduction = None
 
     def _note_elapsed(self) -> None:
         if self._timing_since is None or self._error is not None:

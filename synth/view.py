@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from synth.journal import Journal, Reply
 from synth.units import Attempt
 
 if TYPE_CHECKING:
-    from synth.pool import Pool
+    from synth.pool import LaneState
 
 # Tokens per second are those of about this many latest seconds.
 _PACE_SECONDS = 20.0
@@ -58,6 +58,12 @@ class Tally(Protocol):
     reused: int
     tries: int
     continuations: int
+
+
+class Source(Protocol):
+    """Where answers come from: a pool, or batches."""
+
+    def states(self) -> Sequence[LaneState]: ...
 
 
 class Pace:
@@ -97,12 +103,12 @@ class Progress:
         self.title, self._target, self._tally, self._journal, self._all_fields = title, target, tally, journal, fields
         self._fields: Counter[str] = Counter()
         self._in, self._out = Pace(), Pace()
-        self._pool: Pool | None = None
+        self._source: Source | None = None
         self._asking_since: tuple[float, float] | None = None  # when, and the share that was done then
 
-    def start(self, pool: Pool) -> None:
+    def start(self, source: Source) -> None:
         """Asking begins."""
-        self._pool = pool
+        self._source = source
         self._in, self._out = Pace(), Pace()
         self._asking_since = time.monotonic(), self.share
 
@@ -127,7 +133,7 @@ class Progress:
     def snapshot(self) -> dict[str, Any]:
         """All of it as JSON values."""
         tally, totals = self._tally, self._journal.totals
-        states = self._pool.states() if self._pool else []
+        states = self._source.states() if self._source else []
         return {
             "stage": self.title,
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -271,7 +277,7 @@ def _rows(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "in flight", f"{state['in_flight']:,d}{errors}"
     fields = f", topics of {len(state['fields'])} of {state['fields_in_all']} fields" if state["fields_in_all"] else ""
     yield "variety", f"{state['near_duplicate_share']:.1%} near duplicates{fields}"
-    if len(state["backends"]) > 1:
+    if len(state["backends"]) > 1 or any(backend["name"].startswith("batch ") for backend in state["backends"]):
         for backend in state["backends"]:
             resting = "resting, " * backend["broken"]
             flying = f"{backend['in_flight']:,d} of {backend['limit']:,d} in flight"

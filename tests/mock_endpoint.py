@@ -182,7 +182,7 @@ class Endpoint:
             return " ".join([faults.language] * 12)
         if faults.short and faults.short in asked:
             return "Two words."
-        return f"{_prose(random.Random(question), faults.words)} {faults.answer_with}".strip()
+        return f"{prose(random.Random(question), faults.words)} {faults.answer_with}".strip()
 
     def _allowed(self, request: web.Request) -> bool:
         return self.faults.key is None or request.headers.get("Authorization") == f"Bearer {self.faults.key}"
@@ -217,7 +217,7 @@ async def _drip(request: web.Request, data: bytes) -> web.StreamResponse:
     return response
 
 
-def _prose(generator: random.Random, words: int) -> str:
+def prose(generator: random.Random, words: int) -> str:
     sentences: list[str] = []
     written = 0
     while written < words:

@@ -33,6 +33,7 @@ from synth.batch_log import BatchLog
 from synth.batch_wave import Limits
 from synth.engine import Units
 from synth.journal import Journal
+from synth.synthetic import open_journal
 
 FAST = Pace(first=0.02, longest=0.05, settling=0.05)
 
@@ -260,25 +261,30 @@ def test_what_is_under_way_counts_before_the_budget_gives_more(tmp_path: Path):
         assert endpoint.batches.asked.total() <= sent + 1
 
 
-def test_a_change_of_prompts_keeps_what_is_under_way_and_one_of_sampling_leaves_it(
+def test_a_changed_recipe_collects_what_an_earlier_one_has_asked_under_its_own_name_and_price(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    prices = {"price_input": 2.0, "price_output": 10.0}
     with running() as endpoint:
         endpoint.batches.faults.on = lambda event: signal.raise_signal(signal.SIGINT) if event == "look" else None
         with pytest.raises(KeyboardInterrupt):
-            in_batches(endpoint, tmp_path / "run")
+            in_batches(endpoint, tmp_path / "run", teacher=prices)
         endpoint.batches.faults.on = None
-        sampling = Sampling(temperature=0.1)
-        in_batches(endpoint, tmp_path / "run", sampling=sampling)
+        changed = {"sampling": Sampling(temperature=0.1), "teacher": {"price_input": 0.0, "price_output": 0.0}}
+        in_batches(endpoint, tmp_path / "run", **changed)
         told = " ".join(capsys.readouterr().err.split())
-        assert "1 batch with other settings of the teacher or its sampling" in told
-        changed = Questions(every="changed")
-        in_batches(endpoint, tmp_path / "run", changed)
-        asked = endpoint.batches.asked.total()
+        assert "1 batch with other settings of the teacher or its sampling: collected when done" in told
+        synth_ = settings(endpoint, teacher={"batch": True, **prices})
+        with open_journal(tmp_path / "run" / "replies.jsonl", synth_) as journal:
+            totals = journal.totals
+            assert totals.replies == 8
+            assert totals.dollars == pytest.approx((totals.prompt_tokens + 5.0 * totals.completion_tokens) / 1e6)
+            assert journal.spent()[0] == totals.dollars
+        in_batches(endpoint, tmp_path / "run", Questions(every="changed"))
         outcome = in_batches(endpoint, tmp_path / "run")
-        assert outcome.reused >= 8  # those of the batch of the first run
-        assert asked <= endpoint.batches.asked.total()
+        assert outcome.reused >= 8
         assert outcome.documents == collect(endpoint, tmp_path / "whole").documents
+        assert max(endpoint.batches.asked.values()) == 2  # with each temperature
 
 
 def test_what_is_not_needed_any_more_is_cancelled_and_its_answers_are_kept(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from generation import Question, Questions, collect, texts
-from mock_endpoint import Faults, _prose, running
+from mock_endpoint import Faults, prose, running
 
 from primer.errors import PrimerError
 from primer.recipe_synth import Accept, Sampling
@@ -16,7 +16,7 @@ from synth.journal import Failure, Reply
 from synth.teachers import merge_system_prompt
 from synth.units import Attempt
 
-SENTENCES = [f"{_prose(random.Random(number), 8)}" for number in range(24)]
+SENTENCES = [f"{prose(random.Random(number), 8)}" for number in range(24)]
 
 
 def cut(text: str, tokens: int = 10) -> Reply:
