@@ -32,6 +32,7 @@ NEVER: frozenset[str] = frozenset(
         "synth.budget",
         "synth.teacher.threads",
         "synth.teacher.environment",
+        "synth.teacher.mode",
         "synth.teacher.batch",
         "synth.teacher.requests_per_minute",
         "synth.teacher.tokens_per_minute",
@@ -48,6 +49,10 @@ NEVER: frozenset[str] = frozenset(
         "plan",  # what is foretold, not what is done
     }
 )
+
+# Fields that another one, where it is set, stands for: addresses come and go, the service's name is what answers are
+# kept under.
+STOOD_FOR: dict[str, str] = {"base_url": "service"}
 
 
 def stage_settings(recipe: Recipe, room: str) -> dict[str, Any]:
@@ -85,4 +90,5 @@ def changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
 def _without_never(value: Any, key: str) -> Any:
     if not isinstance(value, dict):
         return value
-    return {k: _without_never(v, f"{key}.{k}") for k, v in value.items() if f"{key}.{k}" not in NEVER}
+    counted = {k: v for k, v in value.items() if f"{key}.{k}" not in NEVER and value.get(STOOD_FOR.get(k, "")) is None}
+    return {k: _without_never(v, f"{key}.{k}") for k, v in counted.items()}

@@ -229,7 +229,7 @@ skill | high | Counting the moves of a pawn race before it starts
 def test_extend_asks_about_thin_areas_and_writes_only_a_review_file(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mock_endpoint._prose", lambda _generator, _words: REPLY)
+    monkeypatch.setattr("mock_endpoint.prose", lambda _generator, _words: REPLY)
     recipe = mine.parent / "r.yaml"
     before = {path: path.read_bytes() for path in mine.iterdir()}
     with running(Faults()) as mock:
