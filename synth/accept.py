@@ -6,7 +6,6 @@ Rules are few and can be told to a person. They look at form alone; whether a te
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -97,7 +96,6 @@ class Judge:
 
     def __init__(self, rules: Accept, known: set[str]) -> None:
         self.rules = rules
-        self.rules = rules
         self._known = {_short(digest) for digest in known}
         self._near = NearDuplicates(rules.near_duplicate)
 
@@ -132,7 +130,7 @@ class Judge:
             return "too_short"
         if joined and self._repetitive(text, words):  # each part may be fine, and the third like the first
             return "repetitive"
-        if passage and copied(passage, text).share > self.rules.max_copied:
+        if passage and copied_share(text_words(passage), text_words(text)) > self.rules.max_copied:
             return "copied_passage"
         if (digest := _short(text_hash(text))) in self._known:
             return "duplicate"
@@ -183,9 +181,21 @@ class Copied:
 def copied(passage: str, text: str) -> Copied:
     """How much of a passage a text repeats, word by word, whatever the case and punctuation."""
     ours, theirs = text_words(passage), text_words(text)
-    # A run of some length holds all shorter ones, so the longest is found by halving.
-    longest = bisect_left(range(1, len(ours) + 1), True, key=lambda length: not shared_share(ours, theirs, length))
-    return Copied(shared_share(ours, theirs, max(1, min(_COPIED_WORDS, len(ours)))), longest)
+    return Copied(copied_share(ours, theirs), longest_run(ours, theirs))
+
+
+def copied_share(passage: Sequence[str], text: Sequence[str]) -> float:
+    """Share of a passage's characters in runs of eight words (all of a shorter one) that a text holds."""
+    return shared_share(passage, text, max(1, min(_COPIED_WORDS, len(passage))))
+
+
+def longest_run(words: Sequence[str], others: Sequence[str]) -> int:
+    """Words of the longest run that both hold."""
+    text, longest = f" {' '.join(others)} ", 0
+    for start in range(len(words)):
+        while start + longest < len(words) and f" {' '.join(words[start : start + longest + 1])} " in text:
+            longest += 1
+    return longest
 
 
 def trim_to_sentence(text: str) -> str:

@@ -14,8 +14,9 @@ from primer.recipe_synth import EmbeddedTeacher, EndpointTeacher, VllmTeacher
 from synth.estimate import Work
 from synth.estimate_measured import Measured
 
-# What the client does on two cores (bench/results, mock endpoint): no teacher is asked faster than that.
-_CLIENT_REQUESTS_PER_SECOND = 660.0
+# What all of `primer synth` does in one process (docs/scale.md: measured on a busy machine, against a mock endpoint): no
+# teacher is asked faster than that.
+_CLIENT_REQUESTS_PER_SECOND = 260.0
 
 # A batch is answered within a day, often sooner.
 _BATCH_SECONDS = 86_400.0
@@ -111,7 +112,10 @@ def endpoint_bounds(recipe: Recipe, teacher: EndpointTeacher, work: Work) -> lis
     in_flight = f"synth.concurrency: {recipe.synth.concurrency:,} at a time, {reply:.1f} s a reply"
     bounds = [
         Bound(in_flight, work.requests * reply / recipe.synth.concurrency),
-        Bound("Primer's client: 660 requests/s on two cores", work.requests / _CLIENT_REQUESTS_PER_SECOND),
+        Bound(
+            f"Primer's process: {_CLIENT_REQUESTS_PER_SECOND:.0f} requests/s",
+            work.requests / _CLIENT_REQUESTS_PER_SECOND,
+        ),
     ]
     if teacher.requests_per_minute is not None:
         rate = addresses * teacher.requests_per_minute
@@ -197,7 +201,7 @@ def _gpu_row(recipe: Recipe, size: Size, work: Work, name: GpuName, gpu: Gpu) ->
     writing = work.completion_tokens / writing_rate(plan, size, gpu, in_flight)
     bounds = [
         Bound("synth.concurrency" if in_flight < plan.writing_batch else "the GPU", (reading + writing) / gpus),
-        Bound("Primer's client", work.requests / _CLIENT_REQUESTS_PER_SECOND),
+        Bound("Primer's process", work.requests / _CLIENT_REQUESTS_PER_SECOND),
     ]
     slowest = max(bounds, key=lambda bound: bound.seconds)
     hours = slowest.seconds * gpus / 3600

@@ -22,7 +22,7 @@ _TRIES: dict[Trouble, int] = {"server": 6, "connection": 6, "garbage": 3, "timeo
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 # Trouble that no other try can help: always; where the backend has answered nothing yet; and where, beside that, it is
-# the only one and this has happened some times.
+# the only one and this has happened some times, to a tenth of what may be in flight.
 _FINAL: frozenset[Trouble] = frozenset({"authentication", "quota"})
 _FINAL_AT_FIRST: frozenset[Trouble] = frozenset({"model"})
 _FINAL_ALONE: frozenset[Trouble] = frozenset({"garbage", "connection"})
@@ -162,7 +162,7 @@ class Pool:
         first = not lane.answers
         if error.trouble in _FINAL or (first and error.trouble in _FINAL_AT_FIRST):
             return True
-        alone = len(self._lanes) == 1 and lane.errors[error.trouble] >= _SOME_TIMES
+        alone = len(self._lanes) == 1 and lane.errors[error.trouble] >= max(_SOME_TIMES, lane.limit / 10)
         if first and alone and error.trouble in _FINAL_ALONE:
             return True
         now = time.monotonic()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from primer.errors import PrimerError
 from primer.progress import say
+from primer.recipe_synth import Budget
 from primer.run import locked
 from synth.engine import Units
 from synth.units import Unit
@@ -53,6 +54,13 @@ class Shard:
     def part(self, target: int | None) -> int | None:
         """Its part of a target."""
         return None if target is None else -(-round(target * _MARGIN) // self.count)
+
+    def budget(self, budget: Budget) -> Budget:
+        """Its part of a budget: all shards together spend no more than the whole."""
+        return Budget(
+            dollars=None if budget.dollars is None else budget.dollars / self.count,
+            tokens=None if budget.tokens is None else max(1, budget.tokens // self.count),
+        )
 
     def units(self, units: Units) -> Units:
         """Its units: number k - 1, and every n-th after it."""

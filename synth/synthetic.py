@@ -88,7 +88,12 @@ def build_shard(recipe: Recipe, folder: Path, shard: Shard, web: Path | None, as
     """
     synth = recipe.synth
     whole = make_plan(synth)
-    plan = replace(whole, tokens=shard.part(whole.tokens), documents=shard.part(whole.documents))
+    plan = replace(
+        whole,
+        tokens=shard.part(whole.tokens),
+        documents=shard.part(whole.documents),
+        budget=shard.budget(whole.budget),
+    )
     stream = make_stream(recipe, web)
     title = f"shard {shard.number}/{shard.count}"
     # What is accepted here only tells when to stop: the corpus is judged as a whole where the shards are joined.
