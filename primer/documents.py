@@ -45,6 +45,8 @@ PROVENANCE = pa.struct(
         ("temperature", pa.float64()),
         ("top_p", pa.float64()),
         ("max_tokens", pa.int64()),
+        ("frequency_penalty", pa.float64()),
+        ("presence_penalty", pa.float64()),
         ("seed", pa.int64()),
         ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int64()),

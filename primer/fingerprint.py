@@ -31,6 +31,12 @@ NEVER: frozenset[str] = frozenset(
         "synth.patience",
         "synth.budget",
         "synth.teacher.threads",
+        # The teacher's identity enters instead, by which answers are kept: the hash of a file, not its path.
+        "synth.teacher.model",
+        "synth.teacher.base_url",
+        "synth.teacher.service",
+        "synth.teacher.arguments",
+        "synth.teacher.context",
         "synth.teacher.environment",
         "synth.teacher.mode",
         "synth.teacher.batch",
@@ -49,10 +55,6 @@ NEVER: frozenset[str] = frozenset(
         "plan",  # what is foretold, not what is done
     }
 )
-
-# Fields that another one, where it is set, stands for: addresses come and go, the service's name is what answers are
-# kept under.
-STOOD_FOR: dict[str, str] = {"base_url": "service"}
 
 
 def stage_settings(recipe: Recipe, room: str) -> dict[str, Any]:
@@ -90,5 +92,4 @@ def changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
 def _without_never(value: Any, key: str) -> Any:
     if not isinstance(value, dict):
         return value
-    counted = {k: v for k, v in value.items() if f"{key}.{k}" not in NEVER and value.get(STOOD_FOR.get(k, "")) is None}
-    return {k: _without_never(v, f"{key}.{k}") for k, v in counted.items()}
+    return {k: _without_never(v, f"{key}.{k}") for k, v in value.items() if f"{key}.{k}" not in NEVER}

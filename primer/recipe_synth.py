@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +17,18 @@ class EmbeddedTeacher(Section):
     model: str = Field("smollm2-135m-instruct", description="The packaged model, or the path of a .gguf file.")
     threads: int | None = Field(None, ge=1, description="Threads; null means every core.")
     context: int = Field(2048, ge=256, description="Context window of one request, in tokens.")
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address, and one that carries a password or a query (where keys hide): recipes are kept."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("no address of an API; expected scheme, host and path, like https://api.openai.com/v1")
+    if parts.username or parts.password or parts.query:
+        raise ValueError(
+            f"the address of {parts.hostname} carries a user name, password or query; keys do not belong in a recipe: "
+            "put the key in an environment variable and name it in api_key_env"
+        )
 
 
 class EndpointTeacher(Section):
@@ -43,7 +56,9 @@ class EndpointTeacher(Section):
     @classmethod
     def _some_address(cls, value: str | list[str]) -> str | list[str]:
         if isinstance(value, list) and (not value or len(set(value)) < len(value)):
-            raise ValueError(f"base_url is {value}; expected at least one address, and each once")
+            raise ValueError(f"it is {value}; expected at least one address, and each once")
+        for address in [value] if isinstance(value, str) else value:
+            _check_address(address)
         return value
 
     @model_validator(mode="after")
@@ -111,7 +126,11 @@ class Accept(Section):
 
 
 class Budget(Section):
-    """What a run folder may spend, over all its runs. It is never exceeded: requests in flight count in full."""
+    """What a run folder may spend, over all its runs.
+
+    Every answer counts as the endpoint reports it, requests in flight as the most they may cost. A try that brought no
+    answer is not counted: nobody says what it cost.
+    """
 
     dollars: float | None = Field(None, gt=0, description="US dollars, at the teacher's prices; null: no limit.")
     tokens: int | None = Field(None, ge=1, description="Tokens, in and out together; null: no limit.")
@@ -136,11 +155,12 @@ class Synth(Section):
     def _has_an_end(self) -> Self:
         if self.tokens is None and self.documents is None:
             raise ValueError("tokens and documents are both null; expected a number for one of them")
-        prices = self.teacher.price_output if isinstance(self.teacher, EndpointTeacher) else None
-        if self.budget.dollars is not None and prices is None:
+        teacher = self.teacher
+        priced = isinstance(teacher, EndpointTeacher) and None not in (teacher.price_input, teacher.price_output)
+        if self.budget.dollars is not None and not priced:
             raise ValueError(
-                f"budget.dollars is {self.budget.dollars:g}, but the teacher has no prices; give teacher.price_input "
-                "and teacher.price_output, or limit budget.tokens"
+                f"budget.dollars is {self.budget.dollars:g}, but the teacher's prices are not known; use budget.tokens"
+                + ", or give teacher.price_input and teacher.price_output" * isinstance(teacher, EndpointTeacher)
             )
         return self
 

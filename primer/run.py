@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from primer.errors import PrimerError
-from primer.fingerprint import changed_keys, file_hash, fingerprint
+from primer.fingerprint import NEVER, changed_keys, file_hash, fingerprint
 from primer.progress import say
 from primer.recipe import Recipe
 from primer.recipe_file import dump_recipe, load_recipe
@@ -190,7 +190,8 @@ class RunFolder:
     def _freeze(self, recipe: Recipe) -> None:
         frozen = self.path / "recipe.yaml"
         if frozen.exists():
-            changed = changed_keys(load_recipe(frozen).model_dump(mode="json"), recipe.model_dump(mode="json"))
+            every = changed_keys(load_recipe(frozen).model_dump(mode="json"), recipe.model_dump(mode="json"))
+            changed = [key for key in every if not any(f"{key}.".startswith(f"{never}.") for never in NEVER)]
             if changed:
                 say(f"The recipe changed since the last run ({', '.join(changed)}): what depends on it is made again.")
         write_text(frozen, dump_recipe(recipe))
@@ -218,7 +219,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+")
     except OSError as error:
-        raise PrimerError(f"{folder} cannot be created: {error}", "Choose another folder with --run.") from None
+        raise PrimerError(f"{folder} cannot be written: {error}", "Choose another folder with --run.") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -49,7 +49,7 @@ _SENTENCE_END = re.compile(r"(?<=\S)[.!?…][\"'”’)\]*_]*(?=\s|$)")
 # What a chat assistant says in place of an answer.
 _REFUSAL = re.compile(
     r"[\s*#_>]*(?:(?:i(?: am|'m|’m)(?: very| so| really)? sorry|i apologi[sz]e|sorry|unfortunately|as an ai)\b"
-    r"[^\n.!?]{0,60}?[,;:]?\s+(?:but )?)?"
+    r"[^\n.!?]{0,60}?[,;:]?\s{1,3}(?:but )?)?"
     r"i(?:(?: am|'m|’m) (?:unable|not able)| (?:cannot|can't|can’t|can not|won't|won’t|will not|must decline))\b"
     r"(?! help but)[^\n.!?,;]{0,30}\b(?:help|assist|provide|write|create|produce|generate|fulfil|fulfill|answer|comply"
     r"|continue|discuss|complete|engage|do (?:that|this|so))\b",
@@ -84,6 +84,8 @@ _META_LAST = re.compile(
     re.IGNORECASE,
 )
 _LAST_CHARACTERS = 300
+
+_LONGEST_NUMBER = 12  # characters of a list's number, with what marks it
 
 
 class Judge:
@@ -208,7 +210,9 @@ def trim_to_sentence(text: str) -> str:
 
 
 def _is_list_number(text: str, dot: int) -> bool:
-    return text[text.rfind("\n", 0, dot) + 1 : dot].strip(" *#").isdigit()
+    before = text[max(0, dot - _LONGEST_NUMBER) : dot].rpartition("\n")
+    begins_line = bool(before[1]) or dot <= _LONGEST_NUMBER
+    return begins_line and before[2].strip(" *#").isdigit()
 
 
 def is_meta_talk(text: str) -> bool:

@@ -185,6 +185,7 @@ def _made(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, str]:
     return {
         "Teacher": facts["teacher"],
         "Sampling": f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, "
+        f"penalties {sampling.frequency_penalty:g} (frequency) and {sampling.presence_penalty:g} (presence), "
         f"at most {sampling.max_tokens:,d} tokens a reply",
         "Prompts asked": f"{units:,d}",
         "Accepted": f"{facts['accepted']:,d} ({facts['accepted'] / units:.1%})",
@@ -193,7 +194,8 @@ def _made(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, str]:
         "Asked again": f"{facts['tries']:,d} rejected replies; "
         f"{facts['continuations']:,d} requests went on with a reply that was cut short",
         "Tokens of the documents": f"{facts['tokens']:,d}, in the teacher's count",
-        "Tokens paid": f"{facts['prompt_tokens']:,d} in prompts, {facts['completion_tokens']:,d} in replies",
+        "Tokens paid to this teacher, all runs": f"{facts['prompt_tokens']:,d} in prompts, "
+        f"{facts['completion_tokens']:,d} in replies",
         "Seconds of generating": f"{facts['seconds']:,.0f}",
         "Cost": "not known: the recipe gives no prices"
         if cost is None

@@ -163,6 +163,7 @@ def _code_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> Stage
 
 def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...], open_pool: OpenPool | None) -> Stage:
     from prompts.stream import material
+    from synth.teachers import teacher_identity
 
     def build(folder: Path) -> Built:
         from primer.documents import corpus_hashes
@@ -172,7 +173,7 @@ def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...], ope
         known = corpus_hashes(run.folder(stage) for stage in reads)
         return build_synthetic(recipe, folder, run.path, web, known, _asker(recipe, run.path, open_pool))
 
-    made_of = material(recipe) | LAYOUT
+    made_of = material(recipe) | LAYOUT | {"teacher": teacher_identity(recipe.synth.teacher)}
     if recipe.prompts.snippet_share > 0:  # the passages are compared with the benchmarks
         made_of |= benchmark_material(data_folder(recipe.eval.data))
     return Stage("corpus/synthetic", stage_settings(recipe, "corpus/synthetic"), build, reads, made_of)

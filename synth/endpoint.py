@@ -7,6 +7,7 @@ import ipaddress
 import json
 import math
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -28,27 +29,13 @@ _CONNECT_SECONDS = 10.0
 _CONNECTIONS = 10_000  # more than the largest synth.concurrency
 # The same request would fail again: a later run does not ask it.
 _PERMANENT = (400, 413, 422)
+# No reply is this long; and of what is no reply, what is looked at for its reason, before keys are taken out of it.
+_LONGEST_BODY = 8_000_000
+_LONGEST_REASON = 2_000
+
+_FINISH = re.compile(r"[a-z_]{1,24}")
+_LEAST_KEY = 16  # characters
 _NO_KEY = "none"  # the client insists on one; servers that want no key ignore it
-
-
-def check_address(base_url: str) -> str:
-    """The endpoint's address as it may be recorded.
-
-    Raises:
-        PrimerError: If it is no http(s) address, or carries a password or a query (where keys hide).
-    """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PrimerError(
-            f"synth.teacher.base_url is {base_url!r}; expected an address like https://api.openai.com/v1.",
-            "Give scheme, host and path (most endpoints end in /v1).",
-        )
-    if parts.username or parts.password or parts.query:
-        raise PrimerError(
-            f"synth.teacher.base_url for {parts.hostname} carries a user name, password or query.",
-            "Keys do not belong in a recipe: put the key in an environment variable and name it in api_key_env.",
-        )
-    return base_url.rstrip("/")
 
 
 def read_key(base_url: str, variable: str) -> str | None:
@@ -58,6 +45,11 @@ def read_key(base_url: str, variable: str) -> str | None:
         PrimerError: If OpenAI itself is asked without a key.
     """
     key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise PrimerError(
+            f"The key in the environment variable {variable} has characters that no key has.",
+            "Set it again: letters, digits and signs in one line, without typographic quotes.",
+        )
     parts = urlsplit(base_url)
     if key:
         if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
@@ -122,7 +114,9 @@ class EndpointBackend:
             await self.api.with_options(max_retries=2, timeout=_CONNECT_SECONDS).models.with_raw_response.list()
         except Exception as error:  # the client lets errors of its transport through, too
             explained = self.error_of(error)
-            if explained.trouble in ("connection", "authentication"):
+            # Some keys may ask questions and not list models (403).
+            refused = explained.trouble == "authentication" and explained.failure.status == 401
+            if refused or explained.trouble == "connection":
                 raise explained from None
 
     async def complete(self, messages: Messages, sampling: Sampling, seed: int) -> Reply:
@@ -211,6 +205,8 @@ class EndpointBackend:
         # request there, and an object of the answer, takes 0.6 of the 1.05 ms that a request then costs this process.
         response = await self._http.post(self._url, content=json.dumps(request).encode(), headers=self._headers)
         body = bytes(response.content)
+        if len(body) > _LONGEST_BODY:
+            raise RequestError("garbage", self._failure(200, f"an answer of {len(body):,d} bytes", False))
         if response.status_code != 200:
             raise self._refusal(response.status_code, body, response.headers)
         return body
@@ -220,8 +216,8 @@ class EndpointBackend:
         try:
             stated = json.loads(body)["error"]
             message, code = (stated["message"], stated.get("code")) if isinstance(stated, dict) else (stated, None)
-        except (ValueError, LookupError, TypeError):
-            message, code = body[:200].decode(errors="replace") or "no reason given", None
+        except (ValueError, LookupError, TypeError, RecursionError):
+            message, code = body[:_LONGEST_REASON].decode(errors="replace") or "no reason given", None
         trouble = "quota" if code == "insufficient_quota" else _meaning(status, self._answered)
         failure = self._failure(status, f"HTTP {status}: {message}", status in _PERMANENT)
         return RequestError(trouble, failure, _retry_after(headers))
@@ -238,12 +234,16 @@ class EndpointBackend:
             text, finish = choice["message"]["content"] or "", choice.get("finish_reason") or "unknown"
             usage = completion.get("usage") or {}
             paid, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            shown = body[:80].decode(errors="replace")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            shown = self._without_key(body[:_LONGEST_REASON].decode(errors="replace"))[:80]
             raise RequestError("garbage", self._failure(200, f"no chat completion in {shown!r}", False)) from None
         if not (isinstance(text, str) and isinstance(finish, str)):
             raise RequestError("garbage", self._failure(200, "the reply's text is no text", False))
-        return Reply(self._without_key(text), finish, _count(paid), _count(written), round(seconds, 3))
+        # A short key is a word like any other: taking it out of a text would do harm and protect nothing.
+        told = self._without_key(text) if self._key and len(self._key) >= _LEAST_KEY else text
+        told = told.encode("utf-8", "replace").decode()  # a lone surrogate is no text: nothing could be written with it
+        finish = finish if _FINISH.fullmatch(finish) else "unknown"
+        return Reply(told, finish, _count(paid, True), _count(written, bool(told.strip())), round(seconds, 3))
 
     def error_of(self, error: Exception) -> RequestError:
         """What an exception of the client means."""
@@ -267,8 +267,8 @@ class EndpointBackend:
 
     def _failure(self, status: int | None, reason: str, permanent: bool) -> Failure:
         # Shown on terminals: one line, and nothing in it that a terminal would obey.
-        printable = "".join(c for c in " ".join(reason.split()) if c.isprintable())
-        return Failure(status, self._without_key(printable)[:300], permanent)
+        printable = "".join(c for c in " ".join(self._without_key(reason).split()) if c.isprintable())
+        return Failure(status, printable[:300], permanent)
 
     def _without_key(self, text: str) -> str:
         """Servers quote keys in their messages; what is recorded never holds one."""
@@ -279,6 +279,8 @@ def _meaning(status: int, answered: bool) -> Trouble:
     """What an HTTP status says, of an endpoint that has answered before or not."""
     if status == 401 or (status == 403 and not answered):
         return "authentication"
+    if status == 402:
+        return "quota"
     if status == 404 and not answered:
         return "model"
     if status == 429:
@@ -300,8 +302,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+def _count(value: Any, some: bool) -> int | None:
+    """A number of tokens, if it is one and can be true of `some` text."""
+    return value if type(value) is int and some <= value < 2**31 else None
 
 
 def _http_client(openai: Any, base_url: str, timeout: float | None) -> Any:

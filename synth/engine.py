@@ -9,10 +9,12 @@ what stays in memory does not grow with the corpus, but for what the judge remem
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from primer.errors import PrimerError
@@ -35,6 +37,15 @@ _MOST_FAILURES_IN_A_ROW = 20
 
 # Judged units after which their mean length is good enough to see the end coming, and to ask no more than it takes.
 _UNITS_BEFORE_FORESIGHT = 20
+
+# Identities of requests and times in what servers say: they would make every failure a kind of its own.
+_NUMBERS = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
+
+# Seconds of judging after which the others have a turn.
+_LONGEST_HOLD = 0.01
+
+# Seconds between two looks at the view while nothing moves.
+_TICK = 1.0
 
 # The share of accepted replies below which something is wrong with the teacher or the rules, not with a reply.
 _LEAST_ACCEPTED = 0.03
@@ -160,7 +171,10 @@ class Generation:
         self._waiting: dict[int, Attempt] = {}  # those that have ended and whose turn has not come
         self._moved = asyncio.Event()  # set when a unit was judged
         self._stopped_by: PrimerError | None = None
+        self._ended = asyncio.Event()  # set when a request has ended
+        self._judging = False
         self._failures_in_a_row = 0
+        self._doubtful: list[tuple[str, Failure]] = []  # refusals since the latest answer
         self.spending = Spending(plan.budget, plan.sampling, journal)
 
     @property
@@ -179,7 +193,7 @@ class Generation:
                 attempt.take(known)
             self.outcome.reused += 1
             self._next += 1
-            self._deliver(self._next - 1, attempt)
+            self._judge_unit(attempt)
             self.view.update()
 
     def attempt(self, index: int) -> Attempt:
@@ -196,6 +210,7 @@ class Generation:
             self.journal.start_clock()
             self.progress.start(pool)
             workers = [asyncio.create_task(self._work(pool)) for _ in range(self.plan.concurrency)]
+            ticker = asyncio.create_task(self._tick())
             try:
                 # Every worker ends by itself once the target is reached; the first to see it ends the others. Where the
                 # budget is the end, every answer under way is waited for: it is paid.
@@ -203,15 +218,21 @@ class Generation:
                 if self.spending.over and not self.complete:
                     await asyncio.gather(*workers)
             finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+                for task in (*workers, ticker):
+                    task.cancel()
+                await asyncio.gather(*workers, ticker, return_exceptions=True)
         if self._stopped_by is not None:
             raise self._stopped_by
         for worker in finished:
             worker.result()
         if not self.complete:
             raise self.spending.explain(self.outcome.tokens, self.outcome.accepted, self.plan.tokens is None)
+
+    async def _tick(self) -> None:
+        """Keep log and file up to date while no answer comes."""
+        while True:
+            await asyncio.sleep(_TICK)
+            self.view.update()
 
     async def _work(self, pool: Pool) -> None:
         try:
@@ -233,8 +254,8 @@ class Generation:
                 self._moved.set()  # nobody waits for what will not come
                 return
             self.outcome.reused += all_known
-            self._deliver(index, attempt)
-            self.view.update()
+            self._waiting[index] = attempt
+            await self._judge_waiting()
 
     def _enough_is_under_way(self) -> bool:
         """Whether the units taken but not judged should bring what is missing, with a quarter and two to spare."""
@@ -252,14 +273,29 @@ class Generation:
             result = self.journal.get(key)
             if result is None:
                 all_known = False
-                with self.spending.on(question) as allowed:
-                    if not allowed:
-                        break
-                    result = await self._ask(pool, question)
-                    self.journal.put(key, result)
+                result = await self._ask_within_budget(pool, question, key)
+                if result is None:
+                    break
             attempt.take(result)
         await asyncio.sleep(0)  # a long row of known answers must not keep the others from theirs
         return all_known
+
+    async def _ask_within_budget(self, pool: Pool, question: Question, key: str) -> Reply | Failure | None:
+        """The answer to a question, in the journal; None if the budget does not hold it."""
+        while self.spending.must_wait(question):
+            self._ended.clear()
+            await self._ended.wait()
+        try:
+            with self.spending.on(question) as allowed:
+                if not allowed:
+                    return None
+                result = await self._ask(pool, question)
+                self.journal.put(key, result)
+        finally:
+            self._ended.set()
+        if isinstance(result, Reply):
+            self.spending.check(result)
+        return result
 
     async def _ask(self, pool: Pool, question: Question) -> Reply | Failure:
         try:
@@ -268,18 +304,33 @@ class Generation:
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
                 raise pool.explain(error) from None
-            return error.failure
+            if not error.failure.permanent:
+                return error.failure
+            # A backend may refuse everything for a reason of its own: that it was the question's fault shows in that
+            # others are answered afterwards.
+            self._doubtful.append((self.key(question), error.failure))
+            return replace(error.failure, permanent=False)
         self._failures_in_a_row = 0
-        self.spending.check(reply)
+        while self._doubtful:
+            self.journal.put(*self._doubtful.pop())
         self.progress.answered(reply)
         return reply
 
-    def _deliver(self, index: int, attempt: Attempt) -> None:
-        """Take in a unit that has ended, and judge every one whose turn has come."""
-        self._waiting[index] = attempt
-        while not self.complete and self._stopped_by is None and self.outcome.units in self._waiting:
-            self._judge_unit(self._waiting.pop(self.outcome.units))
-        self._moved.set()
+    async def _judge_waiting(self) -> None:
+        """Judge every unit whose turn has come. One worker does it for all, and lets the others ask meanwhile."""
+        if self._judging:
+            return
+        self._judging, since = True, time.monotonic()
+        try:
+            while not self.complete and self._stopped_by is None and self.outcome.units in self._waiting:
+                self._judge_unit(self._waiting.pop(self.outcome.units))
+                self._moved.set()
+                self.view.update()
+                if time.monotonic() - since > _LONGEST_HOLD:
+                    await asyncio.sleep(0)
+                    since = time.monotonic()
+        finally:
+            self._judging = False
 
     def _judge_unit(self, attempt: Attempt) -> None:
         outcome = self.outcome
@@ -287,7 +338,7 @@ class Generation:
         outcome.tries += attempt.tries
         outcome.continuations += attempt.continuations
         if attempt.failure is not None:
-            outcome.failed[attempt.failure.reason] += 1
+            outcome.failed[_NUMBERS.sub("...", attempt.failure.reason)] += 1
         elif reason := attempt.reason or self._place(attempt):
             outcome.rejected[reason] += 1
         else:

@@ -14,8 +14,7 @@ from primer.recipe_synth import EmbeddedTeacher, EndpointTeacher, VllmTeacher
 from synth.estimate import Work
 from synth.estimate_measured import Measured
 
-# What all of `primer synth` does in one process (docs/scale.md: measured on a busy machine, against a mock endpoint): no
-# teacher is asked faster than that.
+# What `primer synth` does in one process (docs/scale.md, measured on a busy machine): no teacher is asked faster.
 _CLIENT_REQUESTS_PER_SECOND = 260.0
 
 # A batch is answered within a day, often sooner.

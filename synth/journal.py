@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from array import array
@@ -38,6 +39,7 @@ from primer.recipe_synth import Sampling
 _FLUSH_SECONDS = 0.5
 _FLUSH_RECORDS = 64
 
+_KEY = re.compile(r"[0-9a-f]{64}")
 _FILE_SHIFT = 48  # files of up to 256 TB, and 65,536 of them
 
 
@@ -147,6 +149,7 @@ class Journal:
     ) -> None:
         self.path, self.tag = path, tag
         self._by_tag: dict[str, Totals] = {tag: Totals()}
+        self._prices_told: dict[str, tuple[float, float] | None] = {}  # by this journal's own file
         self._files: list[int] = []
         self._index = _Index()
         try:
@@ -166,8 +169,10 @@ class Journal:
         self._flusher = threading.Thread(target=self._flush_groups, name="journal", daemon=True)
         self._flusher.start()
         # Said before the next answer, so that a run that asks nothing writes nothing.
-        news = teacher and (self.totals.prices != prices or not self.totals.replies)
+        news = teacher and (tag not in self._prices_told or self._prices_told[tag] != prices)
         self._introduction = {"tag": tag, "teacher": teacher, "prices": prices} if news else None
+        for each, totals in self._by_tag.items():  # those that this file's next answers are counted at
+            totals.prices = self._prices_told.get(each)
         if teacher:
             self.totals.prices = prices
 
@@ -284,6 +289,8 @@ class Journal:
             self._files.append(os.open(path, flags, 0o644))
         except OSError as error:
             raise PrimerError(f"{path} cannot be opened: {error}", "Mend its permissions, or choose --run.") from None
+        for totals in self._by_tag.values():  # each file tells its own prices
+            totals.prices = None
         size = self._scan(path, len(self._files) - 1)
         if flags & os.O_CREAT:
             self._size = size
@@ -311,6 +318,8 @@ class Journal:
                     totals.seconds += record["elapsed"]
                 else:
                     totals.prices = tuple(record["prices"]) if record["prices"] else None
+                    if file_number == 0:
+                        self._prices_told[record["tag"]] = totals.prices
                 offset += len(line)
         return offset
 
@@ -375,17 +384,39 @@ class Journal:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """A line as a record, or None if it is not one."""
+    """A line as a record, or None if it is not one: every value is what it must be, not only there."""
     try:
         record = json.loads(line)
         if not isinstance(record, dict) or not isinstance(record["tag"], str):
             return None
         if "elapsed" in record:
-            return record if isinstance(record["elapsed"], float | int) else None
+            return record if _is_amount(record["elapsed"]) else None
         if "prices" in record:
-            return record if record["prices"] is None or [float(p) for p in record["prices"]][1:] else None
-        int(record["key"][:16], 16)
-        (Reply(**record["reply"]) if "reply" in record else Failure(**record["failure"]))
-    except (ValueError, TypeError, KeyError):
+            prices = record["prices"]
+            known = isinstance(prices, list) and len(prices) == 2 and all(map(_is_amount, prices))
+            return record if prices is None or known else None
+        if not _KEY.fullmatch(record["key"]):
+            return None
+        whole = _is_reply(Reply(**record["reply"])) if "reply" in record else _is_failure(Failure(**record["failure"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return record if len(record["key"]) == 64 else None
+    return record if whole else None
+
+
+def _is_reply(reply: Reply) -> bool:
+    counts = (reply.prompt_tokens, reply.completion_tokens)
+    words = isinstance(reply.text, str) and isinstance(reply.finish_reason, str)
+    return words and all(count is None or _is_count(count) for count in counts) and _is_amount(reply.seconds)
+
+
+def _is_failure(failure: Failure) -> bool:
+    status = failure.status is None or _is_count(failure.status)
+    return status and isinstance(failure.reason, str) and isinstance(failure.permanent, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e12  # false for what is no number, too

@@ -30,6 +30,7 @@ _STRAINED = 0.1
 # The breaker opens after so many failures one after another, for so many seconds, twice as long each time.
 _FAILURES_TO_OPEN = 5
 _SHORTEST_BREAK, _LONGEST_BREAK = 1.0, 60.0
+_SLOWEST_BREAK = 0.1  # of the timeout, where it hangs
 
 # Of the mean number of completion tokens, the weight of the newest.
 _NEWEST = 0.05
@@ -70,6 +71,7 @@ class Lane:
     Args:
         most: Most requests in flight.
         timeout: Longest wait for one answer, in seconds; None if there is no limit.
+        patience: Longest pause that it may ask for, in seconds.
         requests_per_minute, tokens_per_minute: Its rate limits, if it has any.
         generator: For the jitter of its breaks.
 
@@ -84,13 +86,14 @@ class Lane:
         self,
         most: int,
         timeout: float | None,
+        patience: float,
         requests_per_minute: int | None,
         tokens_per_minute: int | None,
         generator: random.Random,
     ) -> None:
         self.limit, self.in_flight = float(most), 0
         self.answers, self.errors = 0, Counter[str]()
-        self._most, self._timeout, self._generator = float(most), timeout, generator
+        self._most, self._timeout, self._patience, self._generator = float(most), timeout, patience, generator
         self._requests = Bucket(requests_per_minute) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute) if tokens_per_minute else None
         self._completion: float | None = None  # mean tokens of an answer
@@ -147,12 +150,14 @@ class Lane:
         if self._tokens:
             self._tokens.take(-reserved)
         if error.retry_after is not None and (self.broken or self._share_strained() > _STRAINED):
-            self._paused_until = max(self._paused_until, now + error.retry_after)
+            self._paused_until = max(self._paused_until, now + min(error.retry_after, self._patience))
         self._adapt(strained=error.trouble in _STRAIN)
+        if error.trouble == "model":  # of one that never answered: it serves another model
+            self._break(now, error.trouble)
         if error.trouble in _BREAKING:
             self._failures += 1
             if self._failures >= _FAILURES_TO_OPEN or self.broken:
-                self._break(now)
+                self._break(now, error.trouble)
 
     def left(self, reserved: float) -> None:
         """A request was called off."""
@@ -162,17 +167,20 @@ class Lane:
 
     def shut(self, now: float) -> None:
         """Open the breaker: the backend was found unusable before it was asked anything."""
-        self._break(now)
+        self._break(now, "connection")
 
     @property
     def _limited(self) -> bool:
         return self._requests is not None or self._tokens is not None
 
-    def _break(self, now: float) -> None:
+    def _break(self, now: float, trouble: Trouble) -> None:
         """Leave the backend alone; afterwards one request at a time tries it, until one is answered."""
         if self._paused_until > now:
             return  # the failures of requests that were under way when the breaker opened
-        seconds = min(_LONGEST_BREAK, _SHORTEST_BREAK * 2**self._breaks)
+        # An address that lets requests time out costs each that tries it the whole wait: it is tried seldom.
+        hanging = self._timeout * _SLOWEST_BREAK if trouble == "timeout" and self._timeout else 0.0
+        first, longest = max(_SHORTEST_BREAK, hanging), max(_LONGEST_BREAK, hanging * _LONGEST_BREAK)
+        seconds = min(longest, first * 2 ** min(self._breaks, 10))
         self._paused_until = now + seconds * self._generator.uniform(0.75, 1.25)
         self._breaks += 1
         self._failures = 0

@@ -28,8 +28,7 @@ _SPREAD, _SPREAD_BANDS = np.uint32(2_654_435_769), np.uint32(2_246_822_519)
 # few tables to look into.
 _FIRST_TABLE = 8192
 _FULLEST = 0.7
-_TAIL = 256  # further slots of a row, so that texts whose search begins near its end have a place
-_WINDOW = 16  # slots looked at together
+_WINDOW, _LONGEST_SEARCH = 16, 128  # slots looked at together, and at most
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -74,7 +73,7 @@ class _Table:
         self._room, self._dtype, self._count = room, f"<u{rows_per_band}", 0
         self._bands = np.arange(_HASHES // rows_per_band, dtype=np.uint32)
         self._size = int(room / _FULLEST)
-        self._slots = np.zeros((len(self._bands), self._size + _TAIL), np.uint32)
+        self._slots = np.zeros((len(self._bands), self._size + _LONGEST_SEARCH), np.uint32)
         self._signatures: Bytes = np.empty((room, _HASHES), np.uint8)
 
     def __len__(self) -> int:
@@ -92,27 +91,29 @@ class _Table:
         if self._count == self._room:
             return False
         places, _ = self._search(signature)
-        if places.max() >= self._slots.shape[1] - 1:  # the last slots stay free, so that every search ends
-            return False
         self._signatures[self._count] = signature
         self._count += 1
-        self._slots[self._bands, places] = self._count
+        free = places >= 0
+        self._slots[self._bands[free], places[free]] = self._count
         return True
 
     def _search(self, signature: Bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-        """The first free slot of each band, and the texts met on the way: those that share a band among them."""
+        """The first free slot of each band, -1 if there is none near; and the texts met on the way to it.
+
+        Where very many texts share a band (a sentence that stands in all of them), a search ends after so many, and
+        that band stops telling texts apart; they have others.
+        """
         keys = signature.view(self._dtype).astype(np.uint32, copy=False)
         hashed = ((keys ^ (self._bands * _SPREAD_BANDS)) * _SPREAD).astype(np.uint64)
         starts = (hashed * np.uint64(self._size) >> np.uint64(32)).astype(np.int64)
-        width = _WINDOW
-        while True:
-            at = np.minimum(starts[:, None] + np.arange(width), self._slots.shape[1] - 1)
-            window = self._slots[self._bands[:, None], at]
+        for width in (_WINDOW, _LONGEST_SEARCH):
+            window = self._slots[self._bands[:, None], starts[:, None] + np.arange(width)]
             free = window == 0
-            first = free.argmax(axis=1)
-            if free[self._bands, first].all():
-                return at[self._bands, first], window[np.arange(width) < first[:, None]]
-            width *= 2
+            first = np.where(free.any(axis=1), free.argmax(axis=1), width)
+            if (first < width).all():
+                break
+        met = window[np.arange(width) < first[:, None]]
+        return np.where(first < width, starts + first, -1), met
 
 
 def _signature(words: Sequence[str]) -> Bytes:

@@ -9,22 +9,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.markup import escape
+
 from primer.errors import PrimerError
+from primer.progress import say
 from primer.recipe_synth import Sampling
 from synth.backend import Backend, Messages, RequestError, Trouble
 from synth.journal import Reply
 from synth.limits import Lane
 
 # How often a request is tried where the trouble is not its pace. A time-out has cost its whole wait already.
-_TRIES: dict[Trouble, int] = {"server": 6, "connection": 6, "garbage": 3, "timeout": 2}
+# A refusal for the pace is nobody's fault, until others are answered again and again and this one never.
+_TRIES: dict[Trouble, int] = {"server": 6, "connection": 6, "model": 6, "garbage": 3, "timeout": 2, "rate_limit": 20}
 
 # Between two tries of one request: half a second, twice as long each time, and never in step with the others.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
-# Trouble that no other try can help: always; where the backend has answered nothing yet; and where, beside that, it is
-# the only one and this has happened some times, to a tenth of what may be in flight.
+# Trouble that no other try can help: always; where no backend has answered anything and each said so; where there is
+# but one, it has answered nothing, and this has happened some times, to a tenth of what may be in flight.
 _FINAL: frozenset[Trouble] = frozenset({"authentication", "quota"})
-_FINAL_AT_FIRST: frozenset[Trouble] = frozenset({"model"})
+_FINAL_EVERYWHERE: frozenset[Trouble] = frozenset({"model"})
 _FINAL_ALONE: frozenset[Trouble] = frozenset({"garbage", "connection"})
 _SOME_TIMES = 3
 
@@ -66,11 +70,14 @@ class Pool:
     ) -> None:
         self._generator = random.Random()
         self._lanes = [
-            (b, Lane(concurrency, timeout, requests_per_minute, tokens_per_minute, self._generator)) for b in backends
+            (b, Lane(concurrency, timeout, patience, requests_per_minute, tokens_per_minute, self._generator))
+            for b in backends
         ]
-        self._patience = patience
+        self._patience, self._concurrency = patience, concurrency
         self._turn = asyncio.Lock()  # requests go out in the order in which they came
         self._changed = asyncio.Event()
+        self._told: set[str] = set()
+        self._asking = self._answers = 0  # requests that are here, and answers so far
         self._failing_since: float | None = None  # the first failure after the latest answer
 
     async def check(self) -> None:
@@ -85,6 +92,7 @@ class Pool:
             if error.trouble in _FINAL or len(failed) == len(self._lanes):
                 raise backend.explain(error)
             lane.shut(time.monotonic())
+            self._tell_of(backend, error)
 
     def states(self) -> list[LaneState]:
         """How each backend is doing."""
@@ -104,28 +112,52 @@ class Pool:
             RequestError: If this request cannot be answered.
             PrimerError: If none can.
         """
+        self._asking += 1
+        try:
+            return await self._complete(messages, sampling, seed)
+        finally:
+            self._asking -= 1
+
+    async def _complete(self, messages: Messages, sampling: Sampling, seed: int) -> Reply:
         tries: Counter[Trouble] = Counter()
+        failures, answers, avoid = 0, -1, None
         while True:
-            backend, lane = await self._admitted()
+            backend, lane = await self._admitted(avoid)
             reserved = lane.enter(messages, sampling)
             try:
                 reply = await backend.complete(messages, sampling, seed)
             except RequestError as error:
                 lane.failed(error, reserved, time.monotonic())
+                if lane.broken:
+                    self._tell_of(backend, error)
                 self._changed.set()
-                tries[error.trouble] += not lane.broken  # an outage is no fault of the request
                 if self._hopeless(lane, error):
                     raise backend.explain(error) from None
-                await self._before_another(error, tries)
+                # While nobody is answered it is the backend's fault, not the request's. Where only a few are left,
+                # nobody else could be: then it is the request's if the backend is there.
+                few = self._asking <= max(1, self._concurrency // 4)
+                if self._answers > answers or (few and await self._check(backend) is None):
+                    tries[error.trouble] += 1
+                failures, answers, avoid = failures + 1, self._answers, lane
+                if tries[error.trouble] >= _TRIES.get(error.trouble, 1):
+                    raise error
+                await self._pause(error, failures)
             except BaseException:
                 lane.left(reserved)
                 self._changed.set()
                 raise
             else:
                 lane.answered(reply, reserved)
+                self._answers += 1
                 self._failing_since = None
                 self._changed.set()
                 return reply
+
+    def _tell_of(self, backend: Backend, error: RequestError) -> None:
+        """Say once that a backend does not answer: the others hide it."""
+        if backend.name not in self._told:
+            self._told.add(backend.name)
+            say(f"  [yellow]{escape(backend.name)} does not answer and is tried now and then:[/] {escape(str(error))}")
 
     async def _check(self, backend: Backend) -> RequestError | None:
         try:
@@ -134,21 +166,22 @@ class Pool:
             return error
         return None
 
-    async def _admitted(self) -> tuple[Backend, Lane]:
-        """The least loaded backend that may be asked, as soon as there is one."""
+    async def _admitted(self, avoid: Lane | None) -> tuple[Backend, Lane]:
+        """The least loaded backend that may be asked, as soon as there is one; another than `avoid` if there is."""
         async with self._turn:
             while True:
                 self._changed.clear()
                 now, soonest = time.monotonic(), _LOOK_AGAIN
-                best: tuple[Backend, Lane] | None = None
-                for backend, lane in self._lanes:
+                best: tuple[bool, float, int] | None = None
+                for number, (_, lane) in enumerate(self._lanes):
                     wait = lane.wait(now)
-                    if wait == 0 and (best is None or lane.load < best[1].load):
-                        best = backend, lane
+                    if wait == 0:
+                        rank = lane is avoid, lane.load, number
+                        best = rank if best is None else min(best, rank)
                     elif wait:
                         soonest = min(soonest, wait)
                 if best is not None:
-                    return best
+                    return self._lanes[best[2]]
                 try:
                     async with asyncio.timeout(soonest):
                         await self._changed.wait()
@@ -159,19 +192,20 @@ class Pool:
         """Whether going on is pointless: what failed will fail again, or nothing was answered for too long."""
         if error.trouble == "request":
             return False
-        first = not lane.answers
-        if error.trouble in _FINAL or (first and error.trouble in _FINAL_AT_FIRST):
+        if error.trouble in _FINAL:
             return True
-        alone = len(self._lanes) == 1 and lane.errors[error.trouble] >= max(_SOME_TIMES, lane.limit / 10)
-        if first and alone and error.trouble in _FINAL_ALONE:
+        if error.trouble in _FINAL_EVERYWHERE and all(
+            each.errors[error.trouble] and not each.answers for _, each in self._lanes
+        ):
+            return True
+        often = lane.errors[error.trouble] >= max(_SOME_TIMES, lane.limit / 10)
+        if error.trouble in _FINAL_ALONE and len(self._lanes) == 1 and not lane.answers and often:
             return True
         now = time.monotonic()
         self._failing_since = self._failing_since or now
-        return now + (error.retry_after or 0.0) - self._failing_since > self._patience
+        return now - self._failing_since > self._patience
 
-    async def _before_another(self, error: RequestError, tries: Counter[Trouble]) -> None:
-        """Wait as long as makes sense before another try, or raise where none does."""
-        if error.trouble != "rate_limit" and tries[error.trouble] >= _TRIES.get(error.trouble, 1):
-            raise error
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries.total() - 1)) * self._generator.uniform(0.5, 1.0)
-        await asyncio.sleep(max(pause, error.retry_after or 0.0))
+    async def _pause(self, error: RequestError, failures: int) -> None:
+        """Wait before another try: as long as the backend says, or longer each time."""
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10)) * self._generator.uniform(0.5, 1.0)
+        await asyncio.sleep(max(pause, min(error.retry_after or 0.0, self._patience)))

@@ -58,6 +58,8 @@ def document(attempt: Attempt, identity: str, sampling: Sampling) -> Document:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
+            "frequency_penalty": sampling.frequency_penalty,
+            "presence_penalty": sampling.presence_penalty,
             "seed": attempt.seed,
             "finish_reason": reasons[-1],
             "prompt_tokens": _sum(reply.prompt_tokens for reply in attempt.replies),

@@ -23,6 +23,8 @@ from synth.units import Unit
 # lower numbers than others.
 _MARGIN = 1.02
 
+_FOLDER = re.compile(r"\d{5}-of-\d{5}")
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -84,7 +86,9 @@ def shard_folder(run: Path, shard: Shard) -> Path:
 
 def shard_journals(run: Path) -> list[Path]:
     """The journals of all shards of a run folder."""
-    return sorted((run / "shards").glob("*/replies.jsonl"))
+    folders = sorted((run / "shards").glob("*"))
+    journals = [folder / "replies.jsonl" for folder in folders if _FOLDER.fullmatch(folder.name)]
+    return [journal for journal in journals if journal.is_file()]
 
 
 def copy_shards(source: Path, run: Path) -> None:
@@ -98,7 +102,7 @@ def copy_shards(source: Path, run: Path) -> None:
         raise PrimerError(f"{source} holds no shards.", "Name the run folder of a `primer synth --shard` run.")
     for journal in journals:
         target = run / "shards" / journal.parent.name
-        if target.exists():
+        if (target / journal.name).exists():
             if (target / journal.name).stat().st_size != journal.stat().st_size:
                 raise PrimerError(
                     f"{journal.parent} and {target} differ: two machines worked on the same shard.",
@@ -108,6 +112,7 @@ def copy_shards(source: Path, run: Path) -> None:
         partial = target.with_name(f".{target.name}.copy")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(journal.parent, partial)
+        shutil.rmtree(target, ignore_errors=True)  # a folder without a journal: a shard that never began
         partial.rename(target)
 
 
@@ -126,17 +131,17 @@ def report_shards(run: Path) -> None:
     if len(counts) > 1:
         say(f"  shards of different divisions ({', '.join(sorted(counts))}): units asked for twice were paid for twice")
     elif missing := int(min(counts)) - len(journals):
-        say(f"  [yellow]{missing} of {int(min(counts))} shards are not here: their units are asked for now[/]")
+        say(f"  [yellow]{missing} of {int(min(counts))} shards are not here: their units are asked for if needed[/]")
     for journal in journals:
         with locked(journal.parent):
             share = _share(journal.parent / "progress.json")
         if share < 1:
-            say(f"  [yellow]shard {journal.parent.name} was at {share:.0%}: its missing units are asked for now[/]")
-    say(f"  {len(journals)} shards")
+            say(f"  [yellow]shard {journal.parent.name} was at {share:.0%}: what it lacks is asked for if needed[/]")
+    say(f"  joining {len(journals)} of {max(map(int, counts))} shards")
 
 
 def _share(path: Path) -> float:
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["share"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return 0.0

@@ -34,15 +34,8 @@ class Spending:
     @contextmanager
     def on(self, question: Question) -> Iterator[bool]:
         """Set aside what a request may cost, for as long as it is under way; whether the budget holds that much."""
-        if self._budget.dollars is None and self._budget.tokens is None:
-            yield True
-            return
-        asked = sum(len(message["content"]) for message in question.messages) / _CHARACTERS_PER_TOKEN
-        tokens, dollars = asked + self._sampling.max_tokens, self._cost(asked, self._sampling.max_tokens)
-        paid_dollars, paid_tokens = self._journal.spent()
-        too_dear = self._budget.dollars is not None and paid_dollars + self._dollars + dollars > self._budget.dollars
-        too_long = self._budget.tokens is not None and paid_tokens + self._tokens + tokens > self._budget.tokens
-        if too_dear or too_long:
+        tokens, dollars = self._most(question)
+        if not self._holds(tokens + self._tokens, dollars + self._dollars):
             self.over = True
             yield False
             return
@@ -53,6 +46,26 @@ class Spending:
         finally:
             self._dollars -= dollars
             self._tokens -= tokens
+
+    def must_wait(self, question: Question) -> bool:
+        """Whether only what is set aside for requests under way keeps the budget from holding this one."""
+        tokens, dollars = self._most(question)
+        return self._holds(tokens, dollars) and not self._holds(tokens + self._tokens, dollars + self._dollars)
+
+    def _most(self, question: Question) -> tuple[float, float]:
+        """Tokens and dollars that a request may cost."""
+        asked = sum(len(message["content"]) for message in question.messages) / _CHARACTERS_PER_TOKEN
+        prices = self._journal.totals.prices or (0.0, 0.0)
+        written = self._sampling.max_tokens
+        return asked + written, (asked * prices[0] + written * prices[1]) / 1e6
+
+    def _holds(self, tokens: float, dollars: float) -> bool:
+        """Whether the budget holds so much beside what was paid."""
+        if self._budget.dollars is None and self._budget.tokens is None:
+            return True
+        paid_dollars, paid_tokens = self._journal.spent()
+        enough = self._budget.dollars is None or paid_dollars + dollars <= self._budget.dollars
+        return enough and (self._budget.tokens is None or paid_tokens + tokens <= self._budget.tokens)
 
     def check(self, reply: Reply) -> None:
         """See whether the endpoint says what an answer cost.
@@ -76,7 +89,7 @@ class Spending:
             by_documents: Whether the target is a number of documents alone.
         """
         dollars, paid = self._journal.spent()
-        limits = [f"${self._budget.dollars:,.2f}"] if self._budget.dollars is not None else []
+        limits = [f"${self._budget.dollars:,.4g}"] if self._budget.dollars is not None else []
         limits += [f"{self._budget.tokens:,d} tokens"] if self._budget.tokens is not None else []
         smaller = f"synth.documents={documents}" if by_documents else f"synth.tokens={tokens}"
         return PrimerError(
@@ -86,7 +99,3 @@ class Spending:
             "Raise synth.budget and run the same command again: it continues, and pays nothing twice. "
             + (f"Or take what there is: --set {smaller}" if documents else "Nothing was accepted yet."),
         )
-
-    def _cost(self, asked: float, written: float) -> float:
-        prices = self._journal.totals.prices or (0.0, 0.0)
-        return (asked * prices[0] + written * prices[1]) / 1e6

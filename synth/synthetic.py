@@ -54,6 +54,7 @@ def build_synthetic(recipe: Recipe, folder: Path, run: Path, web: Path | None, k
         CorpusWriter(folder, recipe.corpus.held_out_share, recipe.seed) as corpus,
     ):
         _announce_answers(journal)
+        say(f"  the teacher is {escape(plan.identity)}")
 
         def accept(attempt: Attempt) -> None:
             corpus.add(document(attempt, plan.identity, synth.sampling))

@@ -22,7 +22,7 @@ def teacher_identity(teacher: Teacher) -> str:
     """What an answer depends on beside the question: known without starting anything.
 
     Raises:
-        PrimerError: If the embedded teacher's file is missing, or the endpoint's address is unusable.
+        PrimerError: If the embedded teacher's file is missing.
     """
     if isinstance(teacher, EmbeddedTeacher):
         from synth.embedded import find_model
@@ -30,9 +30,7 @@ def teacher_identity(teacher: Teacher) -> str:
         path = find_model(teacher.model)
         return f"embedded:{path.name}@sha256:{file_hash(path)[:16]}, context {teacher.context}"
     if isinstance(teacher, EndpointTeacher):
-        from synth.endpoint import check_address
-
-        addresses = sorted(check_address(address) for address in teacher.addresses)
+        addresses = sorted(address.rstrip("/") for address in teacher.addresses)
         return f"openai:{teacher.model}@{teacher.service or ','.join(addresses)}"
     from synth.presets import vllm_identity
 

@@ -144,13 +144,13 @@ class Progress:
             "documents": tally.accepted,
             "target_documents": self._target.documents,
             "units": tally.units,
-            "rejected": dict(tally.rejected.most_common()),
-            "failed": dict(tally.failed.most_common(20)),
+            "rejected": _ranked(tally.rejected),
+            "failed": _ranked(tally.failed),
             "reused": tally.reused,
             "tries": tally.tries,
             "continuations": tally.continuations,
             "near_duplicate_share": round(tally.rejected["near_duplicate"] / max(1, tally.units), 4),
-            "fields": dict(self._fields.most_common()),
+            "fields": _ranked(self._fields, 1000),
             "fields_in_all": self._all_fields or None,
             "tokens_per_second": {"in": round(self._in.per_second(), 1), "out": round(self._out.per_second(), 1)},
             "paid": {
@@ -159,7 +159,7 @@ class Progress:
                 "dollars": None if totals.dollars is None else round(totals.dollars, 6),
             },
             "in_flight": sum(state.in_flight for state in states),
-            "errors": dict(sum((state.errors for state in states), Counter[str]()).most_common()),
+            "errors": _ranked(sum((state.errors for state in states), Counter[str]())),
             "backends": [
                 {"name": s.name, "in_flight": s.in_flight, "limit": s.limit, "broken": s.broken, "answers": s.answers}
                 for s in states
@@ -188,6 +188,7 @@ class View:
         self._path, self._console = path, to
         self._progress: Progress | None = None
         self._live: Live | None = None
+        self._state = "running"
         self._next_line = time.monotonic() + _LINE_SECONDS
         self._next_file = 0.0
 
@@ -209,6 +210,7 @@ class View:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        self._state = "ended" if error is None else "stopped"
         self._write()
 
     def update(self) -> None:
@@ -225,7 +227,7 @@ class View:
         if self._path is not None and self._progress is not None:
             with suppress(OSError):  # a full disk is for the journal to say
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self._path, self._progress.snapshot())
+                write_json(self._path, {"state": self._state, **self._progress.snapshot()})
 
     def _rendered(self) -> RenderableType:
         return screen(self._progress.snapshot()) if self._progress else Text("")
@@ -272,7 +274,7 @@ def _rows(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     again = f", {state['tries']:,d} asked again" * bool(state["tries"])
     yield "tokens/s", f"{speed['in']:,.0f} in, {speed['out']:,.0f} out{again}"
     cost = f", ${paid['dollars']:,.4f}" if paid["dollars"] is not None else ""
-    yield "paid", f"{paid['prompt_tokens']:,d} tokens in, {paid['completion_tokens']:,d} out{cost}"
+    yield "paid so far", f"{paid['prompt_tokens']:,d} tokens in, {paid['completion_tokens']:,d} out{cost}"
     errors = f"; passing errors: {_reasons(state['errors'])}" if state["errors"] else ""
     yield "in flight", f"{state['in_flight']:,d}{errors}"
     fields = f", topics of {len(state['fields'])} of {state['fields_in_all']} fields" if state["fields_in_all"] else ""
@@ -282,6 +284,11 @@ def _rows(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             resting = "resting, " * backend["broken"]
             flying = f"{backend['in_flight']:,d} of {backend['limit']:,d} in flight"
             yield "", f"{backend['name']}: {resting}{flying}, {backend['answers']:,d} answers"
+
+
+def _ranked(counts: Mapping[str, int], most: int = 20) -> dict[str, int]:
+    """The largest counts, largest first; a copy at once, because the live view asks from a thread of its own."""
+    return dict(sorted(dict(counts).items(), key=lambda item: -item[1])[:most])
 
 
 def _goals(state: Mapping[str, Any]) -> str:

@@ -178,7 +178,7 @@ def test_the_first_of_two_targets_ends_the_corpus():
         (["synth.teacher.requests_per_minute=10"], "requests_per_minute: 10", 6000),
         (["synth.teacher.tokens_per_minute=8000"], "tokens_per_minute: 8,000", 6000),
         (["synth.concurrency=2"], "synth.concurrency: 2 at a time, 10.0 s a reply", 5000),
-        (["plan.reply_tokens_per_second=1e6"], "Primer's client: 660 requests/s on two cores", 1000 / 660),
+        (["plan.reply_tokens_per_second=1e6"], "Primer's process: 260 requests/s", 1000 / 260),
         (
             ['synth.teacher.base_url=["http://a/v1", "http://b/v1"]', "synth.teacher.requests_per_minute=10"],
             "requests_per_minute: 20",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -77,13 +76,3 @@ def test_fields_named_as_never_are_absent_from_every_fingerprint():
                 table = table.get(parent, {})
             assert key not in settings
             assert last not in table, f"{key} enters the fingerprint of {room}"
-
-
-def test_a_service_stands_for_its_addresses(tmp_path: Path):
-    def synthetic(address: str, service: str | None) -> dict[str, Any]:
-        teacher = {"kind": "openai", "model": "m", "base_url": address, "service": service}
-        return stage_settings(Recipe(name="a", synth={"teacher": teacher}), "corpus/synthetic")
-
-    assert synthetic("http://a/v1", "fleet") == synthetic("http://b/v1", "fleet")
-    assert synthetic("http://a/v1", None) != synthetic("http://b/v1", None)
-    assert synthetic("http://a/v1", "fleet") != synthetic("http://a/v1", "other")

@@ -161,7 +161,7 @@ def test_foreign_folders_are_refused_and_left_alone(tmp_path: Path):
             pass
     assert [p.name for p in (tmp_path / "photos").iterdir()] == ["a.jpg"]
     with (
-        pytest.raises(PrimerError, match="cannot be created"),
+        pytest.raises(PrimerError, match="cannot be written"),
         RunFolder.opened(tmp_path / "file" / "run", RECIPE),
     ):
         pass

@@ -63,8 +63,11 @@ def test_a_refused_request_costs_one_row_and_is_recorded(tmp_path: Path):
         refused = [body for body in endpoint.bodies if "FORBIDDEN" in body["messages"][0]["content"]]
         assert len(refused) == 1  # a refusal is not asked again
     failures = [line for line in (tmp_path / "journal").read_text().splitlines() if '"failure"' in line]
-    assert len(failures) == 1
-    assert '"status": 400' in failures[0]
+    # The second says that it was the question's fault: others were answered afterwards.
+    assert [('"status": 400' in line, '"permanent": true' in line) for line in failures] == [
+        (True, False),
+        (True, True),
+    ]
 
 
 def test_a_hanging_or_garbled_request_costs_one_row_and_is_asked_again_later(tmp_path: Path):
@@ -248,8 +251,9 @@ def test_a_run_killed_again_and_again_makes_the_same_corpus_and_pays_nothing_twi
     assert kills == 3
     assert documents(run) == documents(tmp_path / "whole")
     assert len(documents(run)) > 60
-    # Asked twice was at most what was in flight at a kill: 8 requests, three times.
-    assert sum(count - 1 for count in endpoint.asked.values()) <= kills * 8
+    # Asked twice was at most what was in flight at a kill: 8 requests, three times; and a refusal or two that no answer
+    # had followed yet, so that it might have been the server's mood.
+    assert sum(count - 1 for count in endpoint.asked.values()) <= kills * (8 + 2)
     assert no_file_holds(tmp_path, KEY)
     facts = json.loads((run / "corpus" / "synthetic" / "manifest.json").read_text())["facts"]
     assert facts["tokens"] >= 6000

@@ -24,7 +24,7 @@ MESSAGES = [{"role": "user", "content": "x" * 400}]
 
 
 def lane(most: int = 100, timeout: float | None = 60.0, rpm: int | None = None, tpm: int | None = None) -> Lane:
-    return Lane(most, timeout, rpm, tpm, random.Random(0))
+    return Lane(most, timeout, 600.0, rpm, tpm, random.Random(0))
 
 
 def reply(seconds: float = 1.0, written: int = 50) -> Reply:

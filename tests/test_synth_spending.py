@@ -62,7 +62,7 @@ def test_a_budget_in_tokens_counts_what_every_setting_cost(tmp_path: Path):
 
 
 def test_a_budget_that_cannot_be_kept_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="the teacher has no prices"):
+    with pytest.raises(ValueError, match="the teacher's prices are not known"):
         Synth(teacher=EndpointTeacher(kind="openai", model="m"), budget=Budget(dollars=1.0))
     with running(Faults(no_usage=True)) as endpoint, pytest.raises(PrimerError, match="does not say how many tokens"):
         collect(endpoint, tmp_path / "journal", budget=Budget(tokens=50_000))

@@ -57,7 +57,7 @@ def made(endpoint_words: int, folder: Path, console: Console | None) -> dict[str
 
 def test_progress_json_tells_everything_a_script_wants(tmp_path: Path):
     state = made(80, tmp_path, None)
-    assert state["share"] == 1.0
+    assert (state["share"], state["state"]) == (1.0, "ended")
     assert isinstance(state["tokens"], int)
     assert state["tokens"] >= 4000
     assert state["rejected"] == {"too_short": 2}
