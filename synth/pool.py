@@ -77,7 +77,8 @@ class Pool:
         self._turn = asyncio.Lock()  # requests go out in the order in which they came
         self._changed = asyncio.Event()
         self._told: set[str] = set()
-        self._asking = self._answers = 0  # requests that are here, and answers so far
+        self._asking = 0  # requests that are here
+        self._sound_at = 0.0  # when the latest try began that was answered
         self._failing_since: float | None = None  # the first failure after the latest answer
 
     async def check(self) -> None:
@@ -120,10 +121,10 @@ class Pool:
 
     async def _complete(self, messages: Messages, sampling: Sampling, seed: int) -> Reply:
         tries: Counter[Trouble] = Counter()
-        failures, answers, avoid = 0, -1, None
+        failures, failed_at, avoid = 0, -1.0, None
         while True:
             backend, lane = await self._admitted(avoid)
-            reserved = lane.enter(messages, sampling)
+            reserved, began = lane.enter(messages, sampling), time.monotonic()
             try:
                 reply = await backend.complete(messages, sampling, seed)
             except RequestError as error:
@@ -133,12 +134,12 @@ class Pool:
                 self._changed.set()
                 if self._hopeless(lane, error):
                     raise backend.explain(error) from None
-                # While nobody is answered it is the backend's fault, not the request's. Where only a few are left,
-                # nobody else could be: then it is the request's if the backend is there.
+                # It is the request's fault if others, asked since its last failure, were answered; else the backend's.
+                # Where only a few are left, nobody else could be: then it is the request's if the backend is there.
                 few = self._asking <= max(1, self._concurrency // 4)
-                if self._answers > answers or (few and await self._check(backend) is None):
+                if self._sound_at > failed_at or (few and await self._check(backend) is None):
                     tries[error.trouble] += 1
-                failures, answers, avoid = failures + 1, self._answers, lane
+                failures, failed_at, avoid = failures + 1, time.monotonic(), lane
                 if tries[error.trouble] >= _TRIES.get(error.trouble, 1):
                     raise error
                 await self._pause(error, failures)
@@ -148,7 +149,7 @@ class Pool:
                 raise
             else:
                 lane.answered(reply, reserved)
-                self._answers += 1
+                self._sound_at = max(self._sound_at, began)
                 self._failing_since = None
                 self._changed.set()
                 return reply

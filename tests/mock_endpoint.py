@@ -50,6 +50,9 @@ class Faults:
     refuse: str | None = None  # HTTP 400
     refusal: str = "The prompt was refused"  # what it says then
     hang: str | None = None  # never answers
+    always_500: str | None = None
+    always_429: str | None = None
+    wait_an_hour: str | None = None  # the first time 429 with Retry-After: 3600
     garbage: str | None = None  # HTTP 200 with HTML
     echo_key: str | None = None  # HTTP 400 with the key in the message
     short: str | None = None  # a two-word answer
@@ -166,6 +169,12 @@ class Endpoint:
             return _error(400, faults.refusal)
         if faults.echo_key and faults.echo_key in text:
             return _error(400, f"Refused for {request.headers.get('Authorization')}")
+        if faults.always_500 and faults.always_500 in text:
+            return _error(500, "The server trips over this one")
+        if faults.always_429 and faults.always_429 in text:
+            return _error(429, "Request too large")
+        if faults.wait_an_hour and faults.wait_an_hour in text and self.asked[question_of(body)] == 1:
+            return _error(429, "Too many requests", {"Retry-After": "3600"})
         if faults.broken or self.requests <= faults.broken_first:
             return _error(500, "The server broke")
         if self.requests <= faults.limited_first:

@@ -292,3 +292,24 @@ def test_a_rejected_reply_makes_no_later_one_a_duplicate():
 def test_the_text_is_tidied():
     text, _ = Judge(Accept(min_words=1), set()).check("\r\n Ice  \r\n\r\n\r\n\r\nfloats here. \n", "stop", PROMPT)
     assert text == "Ice\n\nfloats here."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a." * 200_000,
+        "I'm sorry" + " " * 200_000 + "x",
+        "1. " * 100_000,
+        "word " * 80_000,
+        "[your " * 50_000,
+        "here is " * 50_000,
+        "```" * 50_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_no_text_takes_long_to_judge(text: str):
+    clock = time.process_time()
+    judge = Judge(Accept(truncated="trim"), set())
+    judge.check(text, "length", PROMPT)
+    judge.place(text, passage=text[:2000])
+    assert time.process_time() - clock < 3

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,3 +159,42 @@ def test_a_million_keys_take_16_bytes_each(tmp_path: Path):
     write(path, range(3000))
     with Journal(path, TAG) as journal:
         assert journal._prefixes.nbytes + journal._offsets.nbytes == 3000 * 16
+
+
+RIGHT_REPLY = {"text": "Ice.", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": None, "seconds": 0.5}
+RIGHT_FAILURE = {"status": 400, "reason": "refused", "permanent": True}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [],
+        {"tag": 5, "elapsed": 1.0},
+        *({"elapsed": value} for value in (-1.0, True, "1", float("nan"), 10**400)),
+        *({"prices": value} for value in ("12", ["0.1", "0.2"], {}, [1], [1, 2, 3], [1, -1], [10**400, 1], True)),
+        *({"key": value, "reply": RIGHT_REPLY} for value in ("ab", "-" + "a" * 63, "A" * 64, 5, None)),
+        *({"reply": RIGHT_REPLY | change} for change in ({"text": 5}, {"prompt_tokens": "5"}, {"prompt_tokens": -5})),
+        *({"reply": RIGHT_REPLY | change} for change in ({"seconds": -1}, {"prompt_tokens": 10**400}, {"more": 1})),
+        *({"failure": RIGHT_FAILURE | change} for change in ({"permanent": "no"}, {"status": "400"}, {"reason": None})),
+    ],
+    ids=lambda record: json.dumps(record)[:60],
+)
+def test_a_record_with_a_value_that_cannot_be_is_damaged(record: Any, tmp_path: Path):
+    if isinstance(record, dict) and ("reply" in record or "failure" in record):
+        record = {"key": key(1), **record}
+    whole = record if isinstance(record, list) else {"tag": TAG, **record}
+    path = tmp_path / "replies.jsonl"
+    path.write_text(json.dumps(whole) + "\n")
+    with pytest.raises(PrimerError, match="line 1: the record is damaged"):
+        Journal(path, TAG)
+
+
+def test_prices_are_told_by_each_file_for_its_own_answers(tmp_path: Path):
+    with Journal(tmp_path / "shard", TAG, "t", (1.0, 1.0)) as journal:
+        journal.put(key(1), reply(1))
+    for number in (2, 3):  # opened twice: the prices must not be forgotten
+        with Journal(tmp_path / "main", TAG, "t", (1.0, 1.0), [tmp_path / "shard"]) as journal:
+            journal.put(key(number), reply(number))
+    with Journal(tmp_path / "main", TAG, "t", (1.0, 1.0), [tmp_path / "shard"]) as journal:
+        assert journal.totals.dollars == pytest.approx((3 * 10 + 1 + 2 + 3) / 1e6)
+        assert journal.spent() == (pytest.approx(36 / 1e6), 36)

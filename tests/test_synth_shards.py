@@ -13,7 +13,7 @@ from primer.errors import PrimerError
 from primer.recipe_file import load_recipe
 from primer.run import RunFolder, locked
 from synth.corpora import make_shard, merge_shards
-from synth.shards import Shard, shard_folder
+from synth.shards import Shard, shard_folder, shard_journals
 
 
 def shard(recipe: Path, run: Path, which: str) -> None:
@@ -94,3 +94,11 @@ def test_a_folder_without_shards_is_named(tmp_path: Path):
             merge(recipe, tmp_path / "run", tmp_path / "other")
         with pytest.raises(PrimerError, match="run holds no shards"):
             merge(recipe, tmp_path / "run")
+
+
+def test_only_folders_of_shards_are_taken_for_such(tmp_path: Path):
+    for name in ("backup", ".00001-of-00001.copy", "00001-of-00002", "00002-of-00002"):
+        (tmp_path / "shards" / name).mkdir(parents=True)
+        if name != "00002-of-00002":  # one that never began
+            (tmp_path / "shards" / name / "replies.jsonl").touch()
+    assert [path.parent.name for path in shard_journals(tmp_path)] == ["00001-of-00002"]

@@ -12,6 +12,7 @@ from mock_endpoint import Faults, running
 from primer.errors import PrimerError
 from primer.recipe_synth import Budget, EndpointTeacher, Sampling, Synth
 from synth.plan import open_journal
+from synth.shards import Shard
 
 PRICES = {"price_input": 1.0, "price_output": 10.0}
 SHORT = Sampling(max_tokens=100)
@@ -92,3 +93,35 @@ def test_the_batch_price_is_half():
     assert teacher_prices(EndpointTeacher(**teacher)) == (1.0, 10.0)
     assert teacher_prices(EndpointTeacher(**teacher, batch=True)) == (0.5, 5.0)
     assert teacher_prices(EndpointTeacher(kind="openai", model="m")) is None
+
+
+@pytest.mark.parametrize("missing", ["price_input", "price_output"])
+def test_one_price_is_no_price(missing: str):
+    prices = {name: value for name, value in PRICES.items() if name != missing}
+    with pytest.raises(ValueError, match="the teacher's prices are not known"):
+        Synth(teacher=EndpointTeacher(kind="openai", model="m", **prices), budget=Budget(dollars=1.0))
+
+
+@pytest.mark.parametrize("concurrency", [1, 16, 64])
+def test_a_budget_that_is_enough_is_enough_at_any_concurrency(concurrency: int, tmp_path: Path):
+    """What is set aside for requests under way holds others back; it does not end the run."""
+    with running(Faults(delay=0.01)) as endpoint:
+        outcome = collect(
+            endpoint, tmp_path / "journal", tokens=4000, concurrency=concurrency, budget=Budget(tokens=8000)
+        )
+    assert outcome.tokens >= 4000
+    assert sum(paid(tmp_path / "journal")) <= 8000
+
+
+def test_an_answer_of_unknown_cost_is_kept(tmp_path: Path):
+    with running(Faults(no_usage=True)) as endpoint:
+        with pytest.raises(PrimerError, match="does not say how many tokens"):
+            collect(endpoint, tmp_path / "journal", budget=Budget(tokens=50_000), concurrency=1)
+        asked = endpoint.requests
+        assert (tmp_path / "journal").read_text().count('"reply"') == asked
+
+
+def test_shards_divide_the_budget():
+    part = Shard(2, 4).budget(Budget(dollars=10.0, tokens=1001))
+    assert (part.dollars, part.tokens) == (2.5, 250)
+    assert Shard(2, 4).budget(Budget()) == Budget()
