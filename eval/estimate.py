@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eval.suites import make_plan
+from primer.benchmarks import texts_in
 from primer.errors import PrimerError
 from primer.recipe import Recipe
 
@@ -80,18 +79,7 @@ def _count(path: Path) -> tuple[int, float]:
             continue
         rows += 1
         try:
-            characters += sum(_texts(json.loads(line)))
+            characters += sum(map(len, texts_in(json.loads(line))))
         except ValueError:  # `primer eval` names the line
             characters += len(line)
     return rows, characters
-
-
-def _texts(value: Any) -> Iterator[int]:
-    if isinstance(value, str):
-        yield len(value)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)

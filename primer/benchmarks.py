@@ -126,7 +126,7 @@ def _read(path: Path) -> Iterator[Question]:
         context = row.get("context")
         if isinstance(context, str) and len(context) <= _LONGEST_CONTEXT:
             asked = f"{context} {asked}"
-        yield Question(where, asked, tuple(dict.fromkeys([asked, *_texts(row), *_filled(row, asked)])))
+        yield Question(where, asked, tuple(dict.fromkeys([asked, *texts_in(row), *_filled(row, asked)])))
 
 
 def _filled(row: dict[str, Any], asked: str) -> Iterator[str]:
@@ -137,12 +137,13 @@ def _filled(row: dict[str, Any], asked: str) -> Iterator[str]:
                 yield asked.replace("_", option)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _texts(item)
+            yield from texts_in(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from texts_in(item)

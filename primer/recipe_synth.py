@@ -148,7 +148,9 @@ class Synth(Section):
     concurrency: int = Field(16, ge=1, le=4096, description="Requests in flight at most.")
     timeout: float = Field(300.0, gt=0, description="Longest wait for one reply, in seconds.")
     patience: float = Field(
-        600.0, gt=0, description="Seconds without any answer (errors, rate limits) after which the run stops."
+        600.0,
+        gt=0,
+        description="Seconds of errors without an answer after which the run stops; more than a reply takes.",
     )
 
     @model_validator(mode="after")

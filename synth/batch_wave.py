@@ -15,9 +15,9 @@ from synth.spending import Spending
 from synth.units import Attempt, Question
 
 # OpenAI takes 50,000 requests and 200 MB a file (API reference of batches). Smaller files end sooner and fail apart.
-_MOST_REQUESTS = 10_000
+MOST_REQUESTS = 10_000
 _MOST_BYTES = 50_000_000
-_MOST_FILES = 8  # under way at once
+MOST_FILES = 8  # under way at once
 
 # Before anything was judged: a reply's length as a share of the longest, and the share of replies that is accepted.
 _LENGTH_AT_FIRST = 0.6
@@ -39,8 +39,8 @@ _WORTH_SENDING = 0.05
 class Limits:
     """How much to send: less, once the provider has said that it is too much."""
 
-    requests: int = _MOST_REQUESTS
-    files: int = _MOST_FILES
+    requests: int = MOST_REQUESTS
+    files: int = MOST_FILES
 
     def shrink(self, requests: int, reason: str) -> None:
         """Send less from now on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -104,9 +105,11 @@ def endpoint_bounds(recipe: Recipe, teacher: EndpointTeacher, work: Work) -> lis
     """The limits of an endpoint, the slowest first."""
     addresses = len(teacher.addresses)
     if teacher.batch:
-        steps = work.most_steps
-        within = "a day at most" if steps == 1 else f"a day at most for each of {steps} steps"
-        return [Bound(f"the Batch API: {within}, all units side by side", steps * _BATCH_SECONDS)]
+        from synth.batch_wave import MOST_FILES, MOST_REQUESTS
+
+        rounds = max(work.most_steps, math.ceil(work.requests / (MOST_FILES * MOST_REQUESTS)))
+        within = "a day at most" if rounds == 1 else f"a day at most for each of {rounds:,} rounds"
+        return [Bound(f"the Batch API: {within}", rounds * _BATCH_SECONDS)]
     reply = work.completion_tokens / work.requests / recipe.plan.reply_tokens_per_second
     in_flight = f"synth.concurrency: {recipe.synth.concurrency:,} at a time, {reply:.1f} s a reply"
     bounds = [

@@ -186,7 +186,7 @@ def test_the_first_of_two_targets_ends_the_corpus():
         ),
         (
             ["synth.teacher.batch=true", "synth.teacher.requests_per_minute=1"],
-            "the Batch API: a day at most, all units side by side",
+            "the Batch API: a day at most",
             86_400,
         ),
     ],
