@@ -60,6 +60,8 @@ async def open_vllm_engine(teacher: VllmTeacher) -> AsyncIterator[Backend]:
         yield EngineBackend(engine, resolved.model, template)
     finally:
         await asyncio.to_thread(engine.shutdown)
+        # It shuts down once more when Python takes it apart, after the modules that it needs for that.
+        engine.shutdown = lambda *_arguments, **_named: None
 
 
 class EngineBackend:
