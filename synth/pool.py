@@ -48,7 +48,7 @@ class LaneState:
 
 
 class Pool:
-    """A teacher that is ready to answer; see :class:`synth.teachers.Client`.
+    """A teacher that is ready to answer.
 
     Args:
         backends: Where to ask; each must give the same answers as the others.
