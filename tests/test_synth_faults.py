@@ -121,16 +121,21 @@ def test_an_outage_of_any_kind_costs_no_row(fault: str, tmp_path: Path):
         whole = collect(endpoint, tmp_path / "whole", tokens=4000, concurrency=8)
 
         def outage() -> None:
-            time.sleep(0.3)
+            before = endpoint.requests
+            while endpoint.requests < before + 40 and running_still.is_set():  # before the first answer it is no outage
+                time.sleep(0.01)
             endpoint.faults.broken = fault == "broken"
             endpoint.faults.hang = "Question" if fault == "hanging" else None
             endpoint.faults.garbage = "Question" if fault == "garbage" else None
             time.sleep(2)
             endpoint.faults.broken, endpoint.faults.hang, endpoint.faults.garbage = False, None, None
 
+        running_still = threading.Event()
+        running_still.set()
         trouble = threading.Thread(target=outage)
         trouble.start()
         outcome = collect(endpoint, tmp_path / "journal", tokens=16_000, concurrency=8, timeout=0.5, patience=60.0)
+        running_still.clear()
         trouble.join()
     assert not outcome.failed
     assert texts(outcome)[: len(texts(whole))] == texts(whole)
