@@ -45,6 +45,7 @@ class Target(Protocol):
     def tokens(self) -> int | None: ...
     @property
     def documents(self) -> int | None: ...
+    def done(self, outcome: Any) -> float: ...
 
 
 class Tally(Protocol):
@@ -126,9 +127,7 @@ class Progress:
     @property
     def share(self) -> float:
         """Share of the target that is reached."""
-        by_tokens = self._tally.tokens / self._target.tokens if self._target.tokens else 0.0
-        by_documents = self._tally.accepted / self._target.documents if self._target.documents else 0.0
-        return min(1.0, max(by_tokens, by_documents))
+        return min(1.0, self._target.done(self._tally))
 
     def snapshot(self) -> dict[str, Any]:
         """All of it as JSON values."""
