@@ -25,7 +25,8 @@ from typing import Any
 from primer.documents import SPLITS, read_documents
 from primer.environment import usable_cores
 from primer.progress import say
-from primer.recipe import Corpus, LocalFiles, Prompts, Recipe, Topics, TopicWeights, Web, WebSample
+from primer.recipe import Prompts, Recipe, Topics, TopicWeights
+from primer.recipe_corpora import Corpus, LocalFiles, Web, WebSample
 from primer.recipe_synth import Accept, Sampling, Synth
 from primer.run import write_json
 from prompts.forms import load_forms

@@ -13,6 +13,7 @@ from primer.run import Built, Manifest, RunFolder, Stage, write_json, write_text
 
 if TYPE_CHECKING:
     from eval.compare import Comparison
+    from eval.contamination import Contamination
     from eval.run_facts import TrainingLog
 
 _HERE = Path(__file__).parent
@@ -32,32 +33,46 @@ def write_report(recipe: Recipe, run: RunFolder) -> Path:
         PrimerError: If a stage before it is missing or its files are damaged, or if the variants were not asked the
             same items.
     """
+    from dataclasses import asdict
+
+    from eval.contamination import read_contamination
     from eval.run_facts import present_corpora
 
-    corpora = [f"corpus/{source}" for source in present_corpora(recipe, run)]
+    sources = present_corpora(recipe, run)
     models = [f"{room}/{variant.name}" for room in ("models", "eval") for variant in recipe.variants]
-    reads = (*corpora, "tokens", *models)
+    reads = (*(f"corpus/{source}" for source in sources), "tokens", *models)
+    manifests = {stage: run.require(stage) for stage in reads}
+    corpora = {source: manifests[f"corpus/{source}"] for source in sources}
+    contamination = read_contamination(run, corpora, manifests[models[-1]])
     # The page shows the facts of the manifests, which the hashes of the stages' files do not cover.
-    material = {f"facts of {stage}": fingerprint(run.require(stage).facts) for stage in reads}
+    material = {f"facts of {stage}": fingerprint(manifest.facts) for stage, manifest in manifests.items()}
     material |= {name: file_hash(_HERE / name) for name in (_TEMPLATE, _STYLE)}
+    if contamination:
+        material["suites that the corpora were compared with"] = fingerprint(asdict(contamination))
     stage = Stage(
         name="report",
-        settings=stage_settings(recipe, "report"),
+        settings={**stage_settings(recipe, "report"), "train.max_epochs": recipe.train.max_epochs},
         reads=reads,
         material=material,
-        build=partial(_build, recipe, run, reads),
+        build=partial(_build, recipe, run, manifests, contamination),
     )
     run.complete(stage)
     return run.folder("report") / "report.html"
 
 
-def _build(recipe: Recipe, run: RunFolder, reads: tuple[str, ...], folder: Path) -> Built:
+def _build(
+    recipe: Recipe,
+    run: RunFolder,
+    manifests: Mapping[str, Manifest],
+    contamination: Contamination | None,
+    folder: Path,
+) -> Built:
     from dataclasses import asdict
 
     from eval.compare import compare_run
+    from eval.corpus_tables import left_out, mixtures
     from eval.verdict import Training, give_verdict
 
-    manifests = {stage: run.require(stage) for stage in reads}
     comparison = compare_run(recipe, run)
     training = {
         v.name: Training(facts.get("tokens"), facts.get("epochs") or {})
@@ -65,10 +80,13 @@ def _build(recipe: Recipe, run: RunFolder, reads: tuple[str, ...], folder: Path)
         for facts in [manifests[f"models/{v.name}"].facts]
     }
     verdict = give_verdict(comparison, training)
-    write_json(
-        folder / "comparison.json", {**asdict(comparison), "tests": comparison.tests, "verdict": asdict(verdict)}
-    )
-    write_text(folder / "report.html", _page(recipe, run, manifests, comparison, verdict))
+    corpora = {stage.removeprefix("corpus/"): m for stage, m in manifests.items() if stage.startswith("corpus/")}
+    data = {**asdict(comparison), "tests": comparison.tests, "verdict": asdict(verdict)}
+    data["contamination"] = asdict(contamination) if contamination else None
+    data["corpora"] = {source: left_out(manifest) for source, manifest in corpora.items()}
+    data["mixtures"] = mixtures(recipe, manifests)
+    write_json(folder / "comparison.json", data)
+    write_text(folder / "report.html", _page(recipe, run, manifests, corpora, contamination, comparison, verdict))
     found = sum(d.beyond_noise for d in comparison.differences)
     summary = f"{len(comparison.differences)} paired comparisons, {found} beyond noise"
     if not comparison.differences:
@@ -79,15 +97,20 @@ def _build(recipe: Recipe, run: RunFolder, reads: tuple[str, ...], folder: Path)
 
 
 def _page(
-    recipe: Recipe, run: RunFolder, manifests: Mapping[str, Manifest], comparison: Comparison, verdict: Any
+    recipe: Recipe,
+    run: RunFolder,
+    manifests: Mapping[str, Manifest],
+    corpora: Mapping[str, Manifest],
+    contamination: Contamination | None,
+    comparison: Comparison,
+    verdict: Any,
 ) -> str:
     import jinja2
     from markupsafe import Markup
 
-    from eval import charts, run_facts, tables
+    from eval import charts, corpus_tables, run_facts, tables
     from primer.recipe_file import dump_recipe
 
-    corpora = {stage.removeprefix("corpus/"): m for stage, m in manifests.items() if stage.startswith("corpus/")}
     models = {v.name: manifests[f"models/{v.name}"] for v in recipe.variants}
     logs = {name: run_facts.read_training_log(run.folder(f"models/{name}") / "training.jsonl") for name in models}
     commands, shipped = run_facts.reproduce_commands(recipe)
@@ -108,6 +131,9 @@ def _page(
         verdict=verdict,
         comparison=comparison,
         tables=tables,
+        corpus_tables=corpus_tables,
+        contamination=contamination,
+        mixed=corpus_tables.mixtures(recipe, manifests),
         models=models,
         logs=logs,
         charts={name: Markup(svg) for name, svg in _charts(comparison, logs, synthetic).items()},  # noqa: S704

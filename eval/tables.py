@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from eval.compare import Accuracy, Comparison
 from eval.statistics import Estimate
 from eval.verdict import p_words
-from primer.recipe import Recipe
 from primer.run import Manifest
 
 NOTHING = "–"
@@ -42,8 +41,14 @@ class Table:
     emphasis: frozenset[int] = field(default_factory=frozenset)
 
 
-def accuracy_table(c: Comparison, raw: bool) -> Table:
-    """Per cent correct by suite and variant: raw accuracy with its marks, or accuracy normalised by answer length."""
+def accuracy_table(c: Comparison, raw: bool, left_out: Callable[[Accuracy], Cell] | None = None) -> Table:
+    """Per cent correct by suite and variant: raw accuracy with its marks, or accuracy normalised by answer length.
+
+    Args:
+        c: The comparison.
+        raw: Which of the two.
+        left_out: What to say of the documents that were left out of the corpora for a suite; None: no such column.
+    """
     rows: list[list[Cell]] = []
     emphasis: set[int] = set()
     for origin in ("built-in", "benchmark"):
@@ -51,9 +56,9 @@ def accuracy_table(c: Comparison, raw: bool) -> Table:
         for accuracy in group:
             if accuracy.parts:
                 emphasis.add(len(rows))
-            rows.append(_accuracy_row(c, accuracy, raw))
+            rows.append(_accuracy_row(c, accuracy, raw) + ([left_out(accuracy)] if left_out else []))
     columns = [Column("Suite", number=False), Column("Items"), Column("Chance"), *variant_columns(c.variants)]
-    return Table(columns, rows, frozenset(emphasis))
+    return Table([*columns, *([Column("Documents left out")] if left_out else [])], rows, frozenset(emphasis))
 
 
 def _accuracy_row(c: Comparison, a: Accuracy, raw: bool) -> list[Cell]:
@@ -126,15 +131,11 @@ def difference_table(c: Comparison) -> Table:
     return Table([Column("Measure", number=False), Column("Pair", number=False), *map(Column, heads)], rows)
 
 
-def training_table(recipe: Recipe, models: Mapping[str, Manifest]) -> Table:
-    """What each model was trained on and how that went; variants are the columns."""
+def training_table(models: Mapping[str, Manifest]) -> Table:
+    """How the training of each model went; variants are the columns."""
     names = list(models)
     facts = [models[name].facts for name in names]
-    mixtures = [", ".join(f"{100 * s:g}% {n}" for n, s in v.mixture.items() if s > 0) for v in recipe.variants]
-    epochs = [", ".join(f"{s} {n:.3g}" for s, n in (f.get("epochs") or {}).items()) or NOTHING for f in facts]
     rows = [
-        [Cell("Mixture, by tokens"), *map(Cell, mixtures)],
-        [Cell("Times each source was seen"), *map(Cell, epochs)],
         _row("Parameters", facts, "parameters", number),
         _row("Training tokens", facts, "tokens", number),
         _row("Steps", facts, "steps", number),
@@ -150,16 +151,17 @@ def training_table(recipe: Recipe, models: Mapping[str, Manifest]) -> Table:
 def corpus_table(corpora: Mapping[str, Manifest], tokens: Manifest) -> Table:
     """Documents, characters and tokens by source."""
     packed = tokens.facts.get("sources") or {}
+    # Newer corpora count exact and near duplicates apart, in a table of their own.
+    together = any("exact_duplicates" not in manifest.facts for manifest in corpora.values())
+    keys = ["train_documents", "train_characters", "held_out_documents", *["duplicates_removed"] * together]
     rows = []
     for source, manifest in corpora.items():
         facts = manifest.facts
         shard = packed.get(source) or {}
-        values = [
-            facts.get(k) for k in ("train_documents", "train_characters", "held_out_documents", "duplicates_removed")
-        ]
+        values = [facts.get(key) for key in keys]
         values.insert(2, shard.get("train_tokens"))
         rows.append([Cell(source), *(Cell(number(v) if v is not None else NOTHING) for v in values)])
-    heads = ("Documents", "Characters", "Tokens", "Held out", "Duplicates")
+    heads = ["Documents", "Characters", "Tokens", "Held out", *["Duplicates"] * together]
     return Table([Column("Source", number=False), *map(Column, heads)], rows)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,16 @@ OWN_ITEMS = "built-in "
 
 # Columns that hold what is asked, best first, over the data sets of the Hugging Face hub that Primer knows.
 _ASKED = ("question", "goal", "sentence", "ctx", "query", "prompt", "text")
+# Columns that say what the row is, with no text that is asked or answered.
+_ABOUT = frozenset(
+    {
+        *("id", "ind", "label", "subject", "title", "activity_label", "task_id", "source_file", "source_id"),
+        *("entry_point", "pair", "group", "target_groups", "split", "split_type"),
+    }
+)
+# What GSM8K's answers have a calculator do, which stands in no copy that is made to be read.
+_CALCULATION = re.compile(r"<<[^<>]*>>")
+
 # A longer context is a passage to read (SQuAD, BoolQ); a shorter one is a part of the question (Social IQa).
 _LONGEST_CONTEXT = 400
 
@@ -32,7 +43,8 @@ class Question:
     Attributes:
         where: File and line.
         text: What is asked.
-        texts: Every text of the row: question, answers, passages; a sentence with a gap also filled in.
+        texts: Every text of the row: question, answers, passages; a sentence with a gap also filled in, an answer
+            with calculations also without.
     """
 
     where: str
@@ -126,7 +138,9 @@ def _read(path: Path) -> Iterator[Question]:
         context = row.get("context")
         if isinstance(context, str) and len(context) <= _LONGEST_CONTEXT:
             asked = f"{context} {asked}"
-        yield Question(where, asked, tuple(dict.fromkeys([asked, *texts_in(row), *_filled(row, asked)])))
+        texts = list(texts_in({column: value for column, value in row.items() if column not in _ABOUT}))
+        plain = [_CALCULATION.sub("", text) for text in texts if _CALCULATION.search(text)]
+        yield Question(where, asked, tuple(dict.fromkeys([asked, *texts, *plain, *_filled(row, asked)])))
 
 
 def _filled(row: dict[str, Any], asked: str) -> Iterator[str]:

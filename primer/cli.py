@@ -25,6 +25,7 @@ from primer.synth_cli import app as synth_app
 from primer.synth_cli import make_corpora
 from primer.teacher_cli import app as teacher_app
 from primer.topics_cli import app as topics_app
+from primer.web_cli import app as web_app
 
 if TYPE_CHECKING:
     from primer.recipe import Recipe
@@ -59,6 +60,7 @@ app.add_typer(synth_app, name="synth")
 app.add_typer(topics_app, name="topics")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(web_app, name="web")
 app.command("plan")(plan_command)
 
 

@@ -28,7 +28,7 @@ DataPath = Annotated[
 
 
 def take_steps(
-    steps: Iterable[Callable[[Recipe, RunFolder], None]],
+    steps: Iterable[Callable[[Recipe, RunFolder], object]],
     path: Path,
     overrides: list[str] | None,
     run: Path | None,

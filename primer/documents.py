@@ -67,12 +67,15 @@ SCHEMA = pa.schema(
         pa.field("title", pa.string()),
         pa.field("origin", pa.string()),
         pa.field("licence", pa.string()),
+        pa.field("quality", pa.float64()),
+        pa.field("toxicity", pa.float64()),
+        pa.field("masked", pa.int64()),
         pa.field("provenance", PROVENANCE),
     ]
 )
 
 # Enters the fingerprint of every corpus: one of an earlier layout is made again.
-LAYOUT = {"corpus layout": "shards"}
+LAYOUT = {"corpus layout": "screened shards"}
 
 SPLITS = ("train", "held_out")
 
@@ -94,7 +97,9 @@ class Document(TypedDict):
     """One row.
 
     `group` is what must not be divided between training and held-out text: the topic of a synthetic
-    document, the article of a web document, the file of a piece of code. `provenance` is null for text
+    document, the article of a web document, the file of a piece of code. `quality` is the probability of being
+    educational by the recipe's filter, `toxicity` the screen's score, `masked` the number of places with personal data
+    that were masked; each is null where the recipe does not ask for it. `provenance` is null for text
     that no teacher wrote; in it, `tries` is how often a rejected reply was asked for again, and `continuations` how
     many requests went on with a reply that was cut short.
     """
@@ -107,6 +112,9 @@ class Document(TypedDict):
     title: NotRequired[str | None]
     origin: NotRequired[str | None]
     licence: NotRequired[str | None]
+    quality: NotRequired[float | None]
+    toxicity: NotRequired[float | None]
+    masked: NotRequired[int | None]
     provenance: NotRequired[dict[str, Any] | None]
 
 
@@ -133,7 +141,7 @@ class CorpusWriter:
     def __init__(self, folder: Path, held_out_share: float, seed: int) -> None:
         self.counts = {f"{split}_{what}": 0 for split in SPLITS for what in ("documents", "characters")}
         self._folder, self._share, self._seed = folder, held_out_share, seed
-        self._splits = {split: _SplitWriter(folder, split) for split in SPLITS}
+        self._splits = {split: ShardWriter(folder, split) for split in SPLITS}
 
     def __enter__(self) -> Self:
         self._remove()
@@ -181,30 +189,37 @@ class CorpusWriter:
                 path.unlink()
 
 
-class _SplitWriter:
-    """The shards of one split, one open at a time."""
+class ShardWriter:
+    """Writes documents as shards of a few hundred megabytes, `<prefix>-00000.parquet` and so on, one open at a time.
 
-    def __init__(self, folder: Path, split: str) -> None:
-        self._folder, self._split = folder, split
+    Args:
+        folder: An existing folder.
+        prefix: What the shards' names begin with.
+    """
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        self._folder, self._prefix = folder, prefix
         self._waiting: list[Document] = []
         self._characters = self._shards = 0
         self._file: Any = None
         self._writer: Any = None
 
     def add(self, document: Document) -> None:
+        """Write one document, or keep it until there are enough to write at once."""
         self._waiting.append(document)
         self._characters += len(document["text"])
         if len(self._waiting) >= _GROUP_ROWS or self._characters >= _GROUP_CHARACTERS:
             self._write()
 
     def finish(self) -> None:
+        """Write what waits, and close; without a document there is no shard."""
         if self._waiting:
             self._write()
         self.close()
 
     def _write(self) -> None:
         if self._file is None:
-            self._file = (self._folder / f"{self._split}-{self._shards:05d}.parquet").open("wb")
+            self._file = (self._folder / f"{self._prefix}-{self._shards:05d}.parquet").open("wb")
             self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd")
             self._shards += 1
         self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=SCHEMA))
@@ -214,6 +229,7 @@ class _SplitWriter:
             self.close()
 
     def close(self) -> None:
+        """Close the open shard, without what waits."""
         if self._file is None:
             return
         file, writer, self._file, self._writer = self._file, self._writer, None, None
@@ -295,7 +311,16 @@ def read_documents(folder: Path, split: str, columns: list[str] | None = None) -
     Raises:
         PrimerError: If a file is missing or no Parquet.
     """
-    for path in _shards(folder, split):
+    yield from read_shards(_shards(folder, split), columns)
+
+
+def read_shards(paths: Iterable[Path], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of some shards.
+
+    Raises:
+        PrimerError: If a file is missing or no Parquet.
+    """
+    for path in paths:
         with _reading(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=columns):
                 yield from batch.to_pylist()

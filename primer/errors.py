@@ -19,9 +19,13 @@ class PrimerError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}\n{remedy}")
+        # What `Exception` is given is what pickle makes it again from: errors of worker processes arrive whole.
+        super().__init__(problem, remedy)
         self.problem = problem
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n{self.remedy}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

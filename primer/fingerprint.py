@@ -10,11 +10,35 @@ from typing import Any
 
 from primer.recipe import Recipe
 
+_TEACHERS = ("synth.teacher", "web.quality.teacher", "code.quality.teacher")
+
+# The teacher's identity enters instead, by which answers are kept: the hash of a file, not its path.
+_ANYWHERE = (
+    *("threads", "model", "base_url", "service", "arguments", "context", "environment", "mode", "batch"),
+    *("requests_per_minute", "tokens_per_minute", "startup_seconds", "api_key_env", "price_input", "price_output"),
+)
+
+_QUALITY = ("rubric", "samples", "repeated", "words", "teacher", "sampling")
+_WRITTEN = ("topics", "synth.sampling", "synth.accept", "corpus.held_out_share", "corpus.duplicates")
+
 # The one place that says which fields each room's result depends on. A test holds every field of the recipe
 # to be either here or in NEVER.
 FIELDS: dict[str, tuple[str, ...]] = {
-    "corpus/web": ("seed", "web", "corpus"),
-    "corpus/code": ("seed", "code", "corpus"),
+    "labels/web": ("seed", "web.source", "web.min_words", "web.rules", *(f"web.quality.{key}" for key in _QUALITY)),
+    "labels/code": ("seed", "code.source", *(f"code.quality.{key}" for key in _QUALITY)),
+    "filter/web": ("seed", *(f"web.quality.{key}" for key in ("good", "keep", "classifier"))),
+    "filter/code": ("seed", *(f"code.quality.{key}" for key in ("good", "keep", "classifier"))),
+    "refined/web": (
+        *("seed", "web.source", "web.characters", "web.min_words", "web.rules", "web.screens"),
+        *("corpus.decontaminate", "corpus.duplicates.words"),
+    ),
+    "refined/code": (
+        *("seed", "code.source", "code.characters", "code.screens", "corpus.decontaminate", "corpus.duplicates.words"),
+    ),
+    "written/textbooks": ("seed", "code.textbooks", *_WRITTEN),
+    "written/exercises": ("seed", "code.exercises", *_WRITTEN),
+    "corpus/web": ("seed", "web.characters", "corpus.held_out_share", "corpus.duplicates"),
+    "corpus/code": ("seed", "code.characters", "corpus.held_out_share", "corpus.duplicates"),
     "corpus/synthetic": ("seed", "topics", "prompts", "synth", "corpus"),
     "corpus/diversity": ("name", "seed"),
     "tokens": ("seed", "tokenizer"),
@@ -30,22 +54,11 @@ NEVER: frozenset[str] = frozenset(
         "synth.timeout",
         "synth.patience",
         "synth.budget",
-        "synth.teacher.threads",
-        # The teacher's identity enters instead, by which answers are kept: the hash of a file, not its path.
-        "synth.teacher.model",
-        "synth.teacher.base_url",
-        "synth.teacher.service",
-        "synth.teacher.arguments",
-        "synth.teacher.context",
-        "synth.teacher.environment",
-        "synth.teacher.mode",
-        "synth.teacher.batch",
-        "synth.teacher.requests_per_minute",
-        "synth.teacher.tokens_per_minute",
-        "synth.teacher.startup_seconds",
-        "synth.teacher.api_key_env",
-        "synth.teacher.price_input",
-        "synth.teacher.price_output",
+        "corpus.workers",
+        # The files that a trained filter is made of enter instead.
+        "web.quality.trained",
+        "code.quality.trained",
+        *(f"{who}.{key}" for who in _TEACHERS for key in _ANYWHERE),
         "train.device",
         "train.threads",
         "train.compile",
@@ -64,7 +77,7 @@ def stage_settings(recipe: Recipe, room: str) -> dict[str, Any]:
     for key in FIELDS[room]:
         value = data
         for part in key.split("."):
-            value = value[part]
+            value = value[part] if value is not None else None  # a section that is left out
         settings[key] = _without_never(value, key)
     return settings
 

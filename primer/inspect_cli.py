@@ -101,6 +101,7 @@ def describe(row: dict[str, Any]) -> list[tuple[str, str]]:
     made = row["provenance"]
     if made is None:
         pairs = [(label, row[label]) for label in ("title", "origin", "licence", "group")]
+        pairs += [(label, _score(row[label])) for label in ("quality", "toxicity")] + [("masked", row["masked"])]
     else:
         language = "" if made["language"] == "english" else f", in {made['language']}"
         pairs = [
@@ -117,6 +118,10 @@ def describe(row: dict[str, Any]) -> list[tuple[str, str]]:
             ("tries", _tries(made)),
         ]
     return [(label, " ".join(printable(str(value)).split())) for label, value in pairs if value]
+
+
+def _score(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
 
 
 def _tokens(made: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from primer.cli_options import DataPath, Overrides, RecipePath, RunPath
 
 if TYPE_CHECKING:
-    from primer.recipe import Recipe
+    from primer.recipe import Recipe, SourceName
     from primer.run import RunFolder
     from synth.estimate import Work
     from synth.estimate_measured import Measured
@@ -51,29 +52,40 @@ def make_plan(recipe: Recipe, run: RunFolder) -> dict[str, Any]:
     Raises:
         PrimerError: If the recipe's topics, forms, suites or teacher cannot be used, or a manifest is damaged.
     """
-    from synth.estimate import corpora_disk, estimate_work, source_tokens
-    from synth.estimate_measured import measured
+    from synth.estimate import budget_sentence, corpora_disk, estimate_work, source_characters, source_tokens
+    from synth.estimate_corpora import estimate_further
+    from synth.estimate_measured import Measured, measured
     from train.estimate import estimate_training, training_disk
 
     known = measured(recipe, run)
     work = estimate_work(recipe, known) if "synthetic" in recipe.used_sources() else None
     generation = _generation(recipe, work, known) if work else None
-    sources = source_tokens(recipe, work)
+    further = estimate_further(recipe)
+    asked = [{"stage": part.stage, **_generation(part.recipe, part.work, Measured())} for part in further]
+    for_code = sum(part.work.tokens for part in further)
+    sources = source_tokens(recipe, work, for_code)
     training = estimate_training(recipe, run, sources)
-    evaluation = _evaluation(recipe, work, training)
-    disk = corpora_disk(recipe, work) | training_disk(recipe, training.parameters, sources)
+    evaluation = _evaluation(recipe, source_characters(recipe, work, for_code), training)
+    works = [*([generation] if generation else []), *asked]
+    tokens = sum(found["work"]["prompt_tokens"] + found["work"]["completion_tokens"] for found in works)
+    dollars = sum(found["dollars"] or 0.0 for found in works if found["kind"] == "openai")
+    disk = corpora_disk(recipe, work, for_code) | training_disk(recipe, training.parameters, sources)
     notes = [*([known.note] if known.note else []), *training.notes]
     if work and work.answered:
         notes.append(f"{run.path} holds {work.answered:,} answers already: they are not paid for again.")
+    if any(part.stage.startswith("labels") for part in further):
+        notes.append("Labels: every sample is there, and as long as the teacher is shown at most.")
     notes.append("Not counted: reading and filtering web text and code, tokenisation, starting a GPU server.")
     return {
         "recipe": recipe.name,
         "run": str(run.path),
         "generation": generation,
+        "further": asked,
+        "budget": budget_sentence(recipe.synth, tokens, dollars) if works else None,
         "training": asdict(training),
         "evaluation": evaluation,
         "disk": {name: round(size) for name, size in disk.items()},
-        "totals": _totals(generation, training, evaluation, disk),
+        "totals": _totals(works, training, evaluation, disk),
         "notes": notes,
         "assumptions": recipe.plan.model_dump(mode="json"),
     }
@@ -81,7 +93,7 @@ def make_plan(recipe: Recipe, run: RunFolder) -> dict[str, Any]:
 
 def _generation(recipe: Recipe, work: Work, known: Measured) -> dict[str, Any]:
     from primer.recipe_synth import EmbeddedTeacher, EndpointTeacher
-    from synth.estimate import budget_sentence, endpoint_cost
+    from synth.estimate import endpoint_cost
     from synth.estimate_speed import embedded_bound, endpoint_bounds, gpu_table, known_size
 
     teacher = recipe.synth.teacher
@@ -103,18 +115,14 @@ def _generation(recipe: Recipe, work: Work, known: Measured) -> dict[str, Any]:
         dollars, gpu_hours = chosen.dollars, chosen.gpu_hours
         found |= {"gpus": [asdict(row) for row in rows], "gpu": chosen.gpu, "seconds": chosen.seconds}
         found |= {"size": asdict(known_size(teacher.model, recipe.plan))}
-    budget = budget_sentence(recipe.synth, work, dollars if isinstance(teacher, EndpointTeacher) else None)
-    return found | {"dollars": dollars, "gpu_hours": gpu_hours, "core_hours": core_hours, "budget": budget}
+    return found | {"dollars": dollars, "gpu_hours": gpu_hours, "core_hours": core_hours}
 
 
-def _evaluation(recipe: Recipe, work: Work | None, training: Training) -> dict[str, Any]:
+def _evaluation(recipe: Recipe, characters: Mapping[SourceName, float], training: Training) -> dict[str, Any]:
     from eval.estimate import START_SECONDS, estimate_questions
     from primer.gpus import known_gpus
     from train.estimate import forward_flops
 
-    per_token = recipe.plan.characters_per_token
-    characters = {"web": float(recipe.web.characters), "code": float(recipe.code.characters)}
-    characters["synthetic"] = work.tokens * per_token if work else 0.0
     questions = estimate_questions(recipe, {source: characters[source] for source in recipe.used_sources()})
     device = training.device
     flops = device.flops
@@ -136,28 +144,33 @@ def _evaluation(recipe: Recipe, work: Work | None, training: Training) -> dict[s
 
 
 def _totals(
-    generation: dict[str, Any] | None, training: Training, evaluation: dict[str, Any], disk: dict[str, float]
+    works: Sequence[Mapping[str, Any]], training: Training, evaluation: Mapping[str, Any], disk: Mapping[str, float]
 ) -> dict[str, Any]:
     """Sums; a part that is not known is left out of them and named in `without`."""
-    made = generation or {"dollars": 0.0, "gpu_hours": None, "core_hours": None, "seconds": 0.0, "kind": ""}
+    made = {key: sum(found[key] or 0.0 for found in works) for key in ("dollars", "gpu_hours", "core_hours", "seconds")}
     without = []
-    if made["seconds"] is None:
-        without.append("generation (the teacher does not fit on plan.teacher_gpu)")
-    elif made["kind"] == "openai" and made["dollars"] is None:
-        without.append("the teacher's price (synth.teacher.price_input, price_output)")
-    cores = made["core_hours"] or 0.0
+    for found in works:
+        if found["seconds"] is None:
+            without.append(f"{found.get('stage', 'generation')} (the teacher does not fit on plan.teacher_gpu)")
+        elif found["kind"] == "openai" and found["dollars"] is None:
+            key = "synth.teacher"
+            if found.get("stage", "").startswith("labels/"):
+                key = f"{found['stage'].removeprefix('labels/')}.quality.teacher or {key}"
+            without.append(f"the teacher's price ({key}.price_input, price_output)")
+    without = list(dict.fromkeys(without))
+    cores = made["core_hours"]
     trained, asked = sum(variant.seconds for variant in training.variants), evaluation["seconds"]
     if not training.device.gpu:
         cores += (trained + asked) / 3600 * training.device.count
     return {
-        "dollars": (made["dollars"] or 0.0)
+        "dollars": made["dollars"]
         + sum(variant.dollars or 0.0 for variant in training.variants)
         + (evaluation["dollars"] or 0.0),
-        "gpu_hours": (made["gpu_hours"] or 0.0)
+        "gpu_hours": made["gpu_hours"]
         + sum(variant.gpu_hours or 0.0 for variant in training.variants)
         + (evaluation["gpu_hours"] or 0.0),
         "core_hours": cores,
-        "seconds": (made["seconds"] or 0.0) + trained + asked,
+        "seconds": made["seconds"] + trained + asked,
         "disk_bytes": round(sum(disk.values())),
         "without": without,
     }

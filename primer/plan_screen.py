@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +21,10 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     console.print(f"[bold]{escape(plan['recipe'])}[/]: what it would take. Nothing is started, nothing is spent.")
     if plan["generation"]:
         _generation(console, plan["generation"], plan["assumptions"])
+    if plan["further"]:
+        _further(console, plan["further"])
+    if plan["budget"]:
+        console.print(f"\n[bold]{escape(plan['budget'])}[/]")
     _training(console, plan["training"], plan["assumptions"])
     _evaluation(console, plan["evaluation"], plan)
     _disk(console, plan["disk"])
@@ -115,8 +119,24 @@ def _generation(console: Console, found: Mapping[str, Any], assumed: Mapping[str
     console.print(table)
     if "gpus" in found:
         _gpus(console, found, assumed)
-    if found["budget"]:
-        console.print(f"[bold]{escape(found['budget'])}[/]")
+
+
+def _further(console: Console, stages: Sequence[Mapping[str, Any]]) -> None:
+    _heading(console, "Besides", "scores for the quality filters, and what is written for the code corpus")
+    table = _columns("stage", "requests", "tokens in", "tokens out", "time", "dollars")
+    for found in stages:
+        work = found["work"]
+        table.add_row(
+            found["stage"],
+            amount(work["requests"]),
+            amount(work["prompt_tokens"]),
+            amount(work["completion_tokens"]),
+            duration(found["seconds"]),
+            "-" if found["kind"] == "embedded" else dollars(found["dollars"]),
+        )
+    console.print(table)
+    teachers = "; ".join(f"{found['stage']} by {found['teacher']}" for found in stages)
+    console.print(f"[dim]{escape(teachers)}.[/]")
 
 
 def _prompt_grounds(found: Mapping[str, Any], assumed: Mapping[str, Any]) -> str:

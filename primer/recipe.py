@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from primer.recipe_corpora import Code, Corpus, Web
 from primer.recipe_plan import Planning
 from primer.recipe_synth import Synth
 from primer.section import Name, Section, Share, Weight
@@ -60,63 +61,6 @@ class Prompts(Section):
     snippet_words: int = Field(60, ge=10, le=400, description="Longest web passage in a prompt, in words.")
     snippet_choice: Literal["random", "relevant"] = Field(
         "random", description="Which passage: any, or one of those that share most with the topic's title (BM25)."
-    )
-
-
-class WebSample(Section):
-    """The Wikipedia articles that ship with the gensim package: the demo's stand-in for web text."""
-
-    kind: Literal["wikipedia_sample"]
-
-
-class PythonLibrary(Section):
-    """The source files of the running Python's standard library."""
-
-    kind: Literal["python_library"]
-
-
-class HubDataset(Section):
-    """A data set on the Hugging Face hub, streamed."""
-
-    kind: Literal["dataset"]
-    path: str = Field(description="Repository, such as HuggingFaceFW/fineweb.")
-    name: str | None = Field(None, description="Configuration of the data set.")
-    split: str = Field("train")
-    text_column: str = Field("text")
-
-
-class LocalFiles(Section):
-    """Parquet, JSON Lines or plain-text files on this machine."""
-
-    kind: Literal["files"]
-    paths: list[str] = Field(min_length=1, description="Files or glob patterns (.parquet, .jsonl, .txt, .py, .md).")
-    text_column: str = Field("text", description="Column of the text in Parquet and JSON Lines files.")
-
-
-class Web(Section):
-    """The web corpus: one arm of the comparison, and the passages inside prompts."""
-
-    source: Annotated[WebSample | HubDataset | LocalFiles, Field(discriminator="kind")] = Field(
-        default_factory=lambda: WebSample(kind="wikipedia_sample")
-    )
-    characters: int = Field(3_000_000, ge=1, description="Largest amount of text to take, in characters.")
-    min_words: int = Field(40, ge=1, description="Shortest document, in words.")
-
-
-class Code(Section):
-    """The code corpus, shared by every variant."""
-
-    source: Annotated[PythonLibrary | HubDataset | LocalFiles, Field(discriminator="kind")] = Field(
-        default_factory=lambda: PythonLibrary(kind="python_library")
-    )
-    characters: int = Field(1_500_000, ge=1, description="Largest amount of code to take, in characters.")
-
-
-class Corpus(Section):
-    """What holds for every source."""
-
-    held_out_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.05, description="Share of topics, articles or files held out of training, for the held-out loss."
     )
 
 

@@ -93,6 +93,11 @@ class VllmTeacher(Section):
 Teacher = Annotated[EmbeddedTeacher | EndpointTeacher | VllmTeacher, Field(discriminator="kind")]
 
 
+def embedded_by_default(value: object) -> object:
+    """A teacher's table that names no kind means the embedded one."""
+    return {"kind": "embedded", **value} if isinstance(value, dict) else value
+
+
 class Sampling(Section):
     """How the teacher samples."""
 
@@ -119,9 +124,6 @@ class Accept(Section):
     )
     max_copied: Share = Field(
         0.25, description="Largest share of a web passage that a reply may repeat, in runs of 8 words or more."
-    )
-    near_duplicate: Share = Field(
-        0.7, description="Reject a document whose estimated Jaccard similarity to an accepted one exceeds this."
     )
 
 
@@ -168,5 +170,5 @@ class Synth(Section):
 
     @field_validator("teacher", mode="before")
     @classmethod
-    def _embedded_by_default(cls, value: object) -> object:
-        return {"kind": "embedded", **value} if isinstance(value, dict) else value
+    def _embedded(cls, value: object) -> object:
+        return embedded_by_default(value)

@@ -32,6 +32,10 @@ from primer.recipe_file import dump_recipe, load_recipe
 _RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "lm-eval", "openai", "xllamacpp", "vllm", "numpy")
 
 
+# Which command makes the stages of a room; `synth` makes all the others.
+_COMMANDS = {"tokens": "train", "models": "train", "eval": "eval"}
+
+
 @dataclass(frozen=True)
 class Built:
     """What a stage's build returns: one line for people, and facts for the manifest (JSON values)."""
@@ -146,7 +150,7 @@ class RunFolder:
         """
         manifest = self.manifest(stage)
         if manifest is None:
-            command = {"corpus": "synth", "tokens": "train", "models": "train", "eval": "eval"}[stage.split("/")[0]]
+            command = _COMMANDS.get(stage.split("/")[0], "synth")
             raise PrimerError(
                 f"{self.folder(stage)} is not there yet.", f"Run `primer {command}` with this recipe first."
             )
@@ -197,8 +201,8 @@ class RunFolder:
         write_text(frozen, dump_recipe(recipe))
 
     def _drop_stale_partials(self, stage: str) -> None:
-        """Remove half-done work of the same stage under earlier settings, and what a replacement left behind."""
-        stale = re.compile(re.escape(stage.replace("/", "-")) + r"-[0-9a-f]{12}(\.old)?")
+        """Remove half-done work of the same stage under earlier settings, and what a finished build left behind."""
+        stale = re.compile(re.escape(stage.replace("/", "-")) + r"-[0-9a-f]{12}(\.old|\.tasks)?")
         for path in (self.path / "partial").iterdir():
             if stale.fullmatch(path.name):
                 shutil.rmtree(path)

@@ -6,15 +6,19 @@ Rules are few and can be told to a person. They look at form alone; whether a te
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from primer.contamination import Contamination, Match
+from primer.recipe_corpora import Duplicates
 from primer.recipe_synth import Accept
-from primer.words import text_hash, text_words, word_tuples
+from primer.words import text_words, word_tuples
 from synth.backend import Messages
+from synth.duplicate_index import EarlierTexts
 from synth.languages import in_another_language
 from synth.near_duplicates import NearDuplicates
+from synth.signatures import Found, Signatures, signature
 
 # Every reason a reply can be rejected for, in the order in which the rules are tried.
 REASONS = (
@@ -31,6 +35,7 @@ REASONS = (
     # of a whole document
     "too_short",
     "copied_passage",
+    "contaminated",
     "duplicate",
     "near_duplicate",
 )
@@ -89,17 +94,28 @@ _LONGEST_NUMBER = 12  # characters of a list's number, with what marks it
 
 
 class Judge:
-    """Judges replies and documents; a near duplicate is one of an earlier accepted document.
+    """Judges replies and documents.
 
     Args:
         rules: The recipe's section.
-        known: Hashes (`primer.words.text_hash`) of texts that other corpora hold.
+        duplicates: What counts as a duplicate, of an earlier accepted document or of a text of another corpus.
+        earlier: The texts of other corpora; None if there are none.
+        benchmarks: Whose items no document may hold; None: no document is compared.
+        note: Told of each document that holds one, and of each duplicate; one of the same corpus is numbered among
+            those that were taken in, from 0.
     """
 
-    def __init__(self, rules: Accept, known: set[str]) -> None:
+    def __init__(
+        self,
+        rules: Accept,
+        duplicates: Duplicates,
+        earlier: EarlierTexts | None = None,
+        benchmarks: Contamination | None = None,
+        note: Callable[[str, Found | Match], None] | None = None,
+    ) -> None:
         self.rules = rules
-        self._known = {_short(digest) for digest in known}
-        self._near = NearDuplicates(rules.near_duplicate)
+        self._shingle, self._earlier, self._own = duplicates.words, earlier, NearDuplicates(duplicates)
+        self._benchmarks, self._note = benchmarks, note or _ignore
 
     def check(
         self, written: str, finish_reason: str, messages: Messages, language: str = "english"
@@ -132,14 +148,23 @@ class Judge:
             return "too_short"
         if joined and self._repetitive(text, words):  # each part may be fine, and the third like the first
             return "repetitive"
-        if passage and copied_share(text_words(passage), text_words(text)) > self.rules.max_copied:
+        compared = text_words(text)
+        if passage and copied_share(text_words(passage), compared) > self.rules.max_copied:
             return "copied_passage"
-        if (digest := _short(text_hash(text))) in self._known:
-            return "duplicate"
-        if self._near.seen(words):
-            return "near_duplicate"
-        self._known.add(digest)
+        if self._benchmarks is not None and (item := self._benchmarks.find(text)):
+            self._note(text, item)
+            return "contaminated"
+        ours = signature(text, self._shingle, compared)
+        if found := self._duplicated(ours):
+            self._note(text, found)
+            return "duplicate" if found.kind == "exact" else "near_duplicate"
+        self._own.add(ours)
         return None
+
+    def _duplicated(self, ours: Signatures) -> Found | None:
+        """The text that this one duplicates: an equal one, or the most alike."""
+        found = [self._own.find(ours)] if self._earlier is None else [self._earlier.find(ours), self._own.find(ours)]
+        return max(filter(None, found), key=lambda each: (each.kind == "exact", each.similarity), default=None)
 
     def _fault(self, written: str, finish_reason: str, text: str, messages: Messages, language: str) -> str | None:
         if finish_reason == "content_filter":
@@ -165,6 +190,10 @@ class Judge:
     def _repetitive(self, text: str, words: Sequence[str]) -> bool:
         most = self.rules.max_repetition
         return repeated_share(words, _REPEATED_WORDS) > most or repeated_line_share(text) > most
+
+
+def _ignore(_text: str, _why: Found | Match) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -268,11 +297,6 @@ def tidy(text: str) -> str:
     lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")]
     kept = lines[:1] + [line for before, line in pairwise(lines) if before or line]
     return "\n".join(kept)
-
-
-def _short(digest: str) -> int:
-    """60 bits of a hash as an integer: a fifth of what the whole takes in memory, and still no two alike."""
-    return int(digest[:15], 16)
 
 
 def _share(parts: Sequence[str], marked: Sequence[bool]) -> float:

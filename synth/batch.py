@@ -191,7 +191,7 @@ class _Asking:
                     pause = self._pace.first
                 elif not self._awaited():
                     outcome = self._generation.outcome
-                    raise self._spending.explain(outcome.tokens, outcome.accepted, self._plan.tokens is None)
+                    raise self._spending.explain(outcome.tokens, outcome.accepted, self._plan.within(outcome))
             news = await self._look()
             if not news:
                 await asyncio.sleep(pause)

@@ -145,6 +145,8 @@ class Waves:
             room = min(room, _MOST_AT_FIRST - len(under_way))
         missing, expected = 1 - self._plan.done(outcome), 0.0
         for index in itertools.count(outcome.units):
+            if index == self._plan.units:
+                break
             attempt = self._generation.attempt(index)
             question = self._first_unknown(attempt)
             if question is not None:

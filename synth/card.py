@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from primer.recipe import Recipe, SourceName, WebSample
+from primer.recipe import Recipe, SourceName
+from primer.recipe_corpora import WebSample
 from primer.run import Manifest, RunFolder, write_text
 from synth.corpus_report import ROWS, STAGE
 from synth.text import clean
@@ -44,6 +45,9 @@ COLUMNS: dict[str, str] = {
     "title": "title, or the topic",
     "origin": "where exactly it comes from: an address, a file, a teacher",
     "licence": "licence, where known",
+    "quality": "probability of being educational, by the recipe's filter; null: no filter",
+    "toxicity": "score of hostile and obscene language, 0 to 1; null: not scored",
+    "masked": "places with personal data that were masked; null: not looked for",
     "provenance": "how the teacher was asked; null for text that no teacher wrote",
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,40 +20,50 @@ from primer.recipe_synth import EndpointTeacher, Synth
 from primer.run import Built, RunFolder, Stage, locked
 from synth.card import write_cards
 from synth.corpus_report import report_corpora
+from synth.filtered import Work, complete_corpus
 from synth.shards import Shard, copy_shards, report_shards, shard_folder
 
 if TYPE_CHECKING:
     from prompts.stream import PromptStream
     from synth.engine import Asker
+    from synth.executors import Execute
     from synth.pool import Pool
 
     OpenPool = Callable[[Synth], AbstractAsyncContextManager[Pool]]
 
 
-def make_corpora(recipe: Recipe, run: RunFolder, open_pool: OpenPool | None = None) -> None:
+def make_corpora(
+    recipe: Recipe, run: RunFolder, open_pool: OpenPool | None = None, execute: Execute | None = None
+) -> None:
     """Make every corpus that some variant trains on, or that the prompts take passages from, and report on them.
 
     Args:
         recipe: The experiment.
         run: Its folder.
-        open_pool: Opens the teacher; null means on this machine (`synth.teachers.open_teacher`).
+        open_pool: Opens the teacher; None means on this machine (`synth.teachers.open_teacher`).
+        execute: Where sources are read and filtered; None means on this machine (`synth.executors.locally`).
 
     Raises:
         PrimerError: If a source cannot be read, or the teacher cannot be used.
     """
     if "synthetic" in recipe.needed_sources():
         _check_prompts(recipe)
+    work = Work(recipe, run, partial(asker, open_pool=open_pool), execute)
     made: list[str] = []
     for source in recipe.needed_sources():
         if source == "synthetic":
-            stage = _synthetic_stage(recipe, run, tuple(made), open_pool)
+            run.complete(_synthetic_stage(work, tuple(made)))
         else:
-            stage = (_web_stage if source == "web" else _code_stage)(recipe, run, tuple(made))
-        run.complete(stage)
-        made.append(stage.name)
-        write_cards(recipe, run, [stage.name])
+            complete_corpus(work, source, tuple(made))
+        made.append(f"corpus/{source}")
+        write_cards(recipe, run, made[-1:])
     report_corpora(recipe, run, made)
     write_cards(recipe, run, made)  # now with what was measured of them
+
+
+def filtering(recipe: Recipe, run: RunFolder, execute: Execute | None = None) -> Work:
+    """What the stages of one corpus need, for commands that take them singly (:mod:`synth.filtered`)."""
+    return Work(recipe, run, asker, execute)
 
 
 def make_shard(recipe: Recipe, path: Path, shard: Shard) -> None:
@@ -71,11 +82,11 @@ def make_shard(recipe: Recipe, path: Path, shard: Shard) -> None:
     _check_prompts(recipe)
     with RunFolder.opened(path, recipe, wait=True) as run:
         if recipe.prompts.snippet_share > 0:
-            run.complete(_web_stage(recipe, run, ()))
+            complete_corpus(Work(recipe, run, asker), "web", ())
     web = path / "corpus" / "web" if recipe.prompts.snippet_share > 0 else None
     folder = shard_folder(path, shard)
     with locked(folder):
-        build_shard(recipe, folder, shard, web, _asker(recipe, folder, None))
+        build_shard(recipe, folder, shard, web, asker(recipe.synth, folder))
 
 
 def merge_shards(recipe: Recipe, run: RunFolder, folders: Sequence[Path] = ()) -> None:
@@ -95,12 +106,17 @@ def merge_shards(recipe: Recipe, run: RunFolder, folders: Sequence[Path] = ()) -
     make_corpora(recipe, run)
 
 
-def _asker(recipe: Recipe, folder: Path, open_pool: OpenPool | None) -> Asker:
-    """How the recipe's teacher is asked."""
+def asker(synth: Synth, folder: Path, open_pool: OpenPool | None = None) -> Asker:
+    """How a section's teacher is asked.
+
+    Args:
+        synth: The section.
+        folder: A run folder, or a shard's, where batches under way are noted.
+        open_pool: Opens a teacher that answers at once; None means on this machine.
+    """
     from synth.engine import asking
     from synth.teachers import open_teacher
 
-    synth = recipe.synth
     if isinstance(synth.teacher, EndpointTeacher) and synth.teacher.batch:
         from synth.batch import asking_in_batches
 
@@ -136,44 +152,20 @@ def _check_prompts(recipe: Recipe) -> None:
     PromptStream(recipe.model_copy(update={"prompts": prompts}), [])
 
 
-def _web_stage(recipe: Recipe, _run: RunFolder, reads: tuple[str, ...]) -> Stage:
-    from synth.sources import source_material
-
-    def build(folder: Path) -> Built:
-        from synth.web import build_web
-
-        return build_web(recipe, folder)
-
-    material = source_material(recipe.web.source, "web.source") | LAYOUT
-    return Stage("corpus/web", stage_settings(recipe, "corpus/web"), build, reads, material)
-
-
-def _code_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...]) -> Stage:
-    from synth.sources import source_material
-
-    def build(folder: Path) -> Built:
-        from primer.documents import corpus_hashes
-        from synth.code import build_code
-
-        return build_code(recipe, folder, corpus_hashes(run.folder(stage) for stage in reads))
-
-    material = source_material(recipe.code.source, "code.source") | LAYOUT
-    return Stage("corpus/code", stage_settings(recipe, "corpus/code"), build, reads, material)
-
-
-def _synthetic_stage(recipe: Recipe, run: RunFolder, reads: tuple[str, ...], open_pool: OpenPool | None) -> Stage:
+def _synthetic_stage(work: Work, reads: tuple[str, ...]) -> Stage:
     from prompts.stream import material
     from synth.teachers import teacher_identity
 
+    recipe, run = work.recipe, work.run
+
     def build(folder: Path) -> Built:
-        from primer.documents import corpus_hashes
+        from synth.merge import INDEX
         from synth.synthetic import build_synthetic
 
         web = run.folder("corpus/web") if "corpus/web" in reads else None
-        known = corpus_hashes(run.folder(stage) for stage in reads)
-        return build_synthetic(recipe, folder, run.path, web, known, _asker(recipe, run.path, open_pool))
+        earlier = [run.folder(stage) / INDEX for stage in reads]
+        return build_synthetic(recipe, folder, run.path, web, earlier, work.ask(recipe.synth, run.path))
 
     made_of = material(recipe) | LAYOUT | {"teacher": teacher_identity(recipe.synth.teacher)}
-    if recipe.prompts.snippet_share > 0:  # the passages are compared with the benchmarks
-        made_of |= benchmark_material(data_folder(recipe.eval.data))
+    made_of |= benchmark_material(data_folder(recipe.eval.data))  # passages and texts are compared with them
     return Stage("corpus/synthetic", stage_settings(recipe, "corpus/synthetic"), build, reads, made_of)

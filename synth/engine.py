@@ -19,12 +19,11 @@ from typing import Protocol
 
 from primer.errors import PrimerError
 from primer.recipe_synth import Budget, Sampling
-from synth.accept import Judge
 from synth.backend import RequestError
 from synth.journal import Failure, Journal, Reply, answer_key
 from synth.pool import Pool
 from synth.spending import Spending
-from synth.units import Attempt, Question, Unit
+from synth.units import Attempt, Judging, Question, Unit
 from synth.view import Progress, View
 
 # A request that takes long must not let the others run away from it: at most this many times `concurrency` units
@@ -89,7 +88,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to generate, and how fast; it ends with the tokens or the documents, whichever are reached first."""
+    """What to generate, and how fast; it ends with the tokens, documents or units, whichever are reached first.
+
+    Attributes:
+        units: Units to judge, whatever comes of them; none beyond is asked.
+        section: Of the recipe that says how much, for messages.
+    """
 
     identity: str
     sampling: Sampling
@@ -98,17 +102,29 @@ class Plan:
     documents: int | None = None
     budget: Budget = field(default_factory=Budget)
     merge_system: bool = False
+    units: int | None = None
+    section: str = "synth"
 
     def done(self, outcome: Outcome) -> float:
         """Share of the target that is reached."""
         by_tokens = outcome.tokens / self.tokens if self.tokens else 0.0
-        return max(by_tokens, outcome.accepted / self.documents if self.documents else 0.0)
+        by_documents = outcome.accepted / self.documents if self.documents else 0.0
+        return max(by_tokens, by_documents, outcome.units / self.units if self.units else 0.0)
+
+    def within(self, outcome: Outcome) -> str:
+        """How to ask for no more than there is, for people; "" where nothing was accepted."""
+        if not outcome.accepted:
+            return ""
+        if self.units:
+            return f"Or lower the numbers in {self.section}."
+        smaller = f"tokens={outcome.tokens}" if self.tokens else f"documents={outcome.accepted}"
+        return f"Or take what there is: --set {self.section}.{smaller}"
 
 
 def generate(
     units: Units,
     plan: Plan,
-    judge: Judge,
+    judge: Judging,
     journal: Journal,
     ask: Asker,
     accept: Callable[[Attempt], None],
@@ -156,7 +172,7 @@ class Generation:
         self,
         units: Units,
         plan: Plan,
-        judge: Judge,
+        judge: Judging,
         journal: Journal,
         accept: Callable[[Attempt], None],
         view: View,
@@ -226,7 +242,7 @@ class Generation:
         for worker in finished:
             worker.result()
         if not self.complete:
-            raise self.spending.explain(self.outcome.tokens, self.outcome.accepted, self.plan.tokens is None)
+            raise self.spending.explain(self.outcome.tokens, self.outcome.accepted, self.plan.within(self.outcome))
 
     async def _tick(self) -> None:
         """Keep log and file up to date while no answer comes."""
@@ -259,6 +275,8 @@ class Generation:
 
     def _enough_is_under_way(self) -> bool:
         """Whether the units taken but not judged should bring what is missing, with a quarter and two to spare."""
+        if self._next == self.plan.units:
+            return True
         if self.outcome.units < _UNITS_BEFORE_FORESIGHT:
             return False
         done = self.plan.done(self.outcome)
@@ -360,6 +378,6 @@ def _hardly_any(outcome: Outcome) -> PrimerError:
     lines = "\n".join(f"  {count:6,d}  {reason}" for reason, count in reasons.most_common())
     return PrimerError(
         f"Of {outcome.units:,d} prompts only {outcome.accepted} brought an acceptable document:\n{lines}",
-        "Use a better teacher, change synth.sampling (max_tokens, temperature), or relax synth.accept. "
+        "Use a better teacher, change its sampling (max_tokens, temperature), or relax synth.accept. "
         "The replies are kept; after a change of synth.accept alone they are judged again at no cost.",
     )

@@ -7,12 +7,11 @@ measured where the run folder holds answers. How long it takes is in :mod:`synth
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from primer.recipe import Recipe
+from primer.recipe import Recipe, SourceName
 from primer.recipe_synth import EndpointTeacher, Synth
 from synth.estimate_measured import Measured
 
@@ -137,14 +136,13 @@ def endpoint_cost(teacher: EndpointTeacher, work: Work) -> Cost:
     return Cost(discount * full / 1e6, discount, unpriced)
 
 
-def budget_sentence(synth: Synth, work: Work, dollars: float | None) -> str | None:
-    """How far the recipe's budget reaches; None if it has none."""
+def budget_sentence(synth: Synth, tokens: int, dollars: float | None) -> str | None:
+    """How far the recipe's budget reaches, for all that teachers are asked; None if it has none."""
     limits = []
     if synth.budget.dollars is not None and dollars:
         limits.append((synth.budget.dollars / dollars, f"${synth.budget.dollars:,.2f}", f"${dollars:,.2f}"))
     if synth.budget.tokens is not None:
-        every = work.prompt_tokens + work.completion_tokens
-        limits.append((synth.budget.tokens / every, f"{synth.budget.tokens:,} tokens", f"{every:,} in and out"))
+        limits.append((synth.budget.tokens / tokens, f"{synth.budget.tokens:,} tokens", f"{tokens:,} in and out"))
     if not limits:
         return None
     share, budget, estimate = min(limits)
@@ -153,29 +151,33 @@ def budget_sentence(synth: Synth, work: Work, dollars: float | None) -> str | No
     return f"The budget of {budget} is enough: the estimate is {estimate}, {1 / share:.0%} of it."
 
 
-def corpora_disk(recipe: Recipe, work: Work | None) -> dict[str, float]:
-    """Bytes of the journal and of each corpus."""
+def corpora_disk(recipe: Recipe, work: Work | None, for_code: int) -> dict[str, float]:
+    """Bytes of the journal and of each corpus; `for_code` are the tokens that a teacher writes for the code corpus."""
     characters_per_token = recipe.plan.characters_per_token
+    characters = source_characters(recipe, work, for_code)
     found: dict[str, float] = {}
     for source in recipe.needed_sources():
         name, share = f"corpus/{source}", _PARQUET_BYTES[source]
-        if source == "web":
-            found[name] = share * recipe.web.characters
-        elif source == "code":
-            found[name] = share * recipe.code.characters
+        if source != "synthetic":
+            found[name] = share * characters[source]
         elif work is not None:
             found["journal"] = work.requests * _RECORD_BYTES + work.completion_tokens * characters_per_token
             found[name] = work.documents * _ROW_BYTES + share * work.tokens * characters_per_token
     return found
 
 
-def source_tokens(recipe: Recipe, work: Work | None) -> dict[str, float]:
-    """About how many tokens of each source are there to train on."""
-    characters: Mapping[str, float] = {
-        "web": recipe.web.characters,
-        "code": recipe.code.characters,
+def source_characters(recipe: Recipe, work: Work | None, for_code: int) -> dict[SourceName, float]:
+    """About how many characters each source comes to, if all that is asked for is found and kept."""
+    return {
+        "web": float(recipe.web.characters),
+        "code": recipe.code.characters + for_code * recipe.plan.characters_per_token,
         "synthetic": work.tokens * recipe.plan.characters_per_token if work else 0.0,
     }
+
+
+def source_tokens(recipe: Recipe, work: Work | None, for_code: int) -> dict[str, float]:
+    """About how many tokens of each source are there to train on."""
+    characters = source_characters(recipe, work, for_code)
     kept = (1 - recipe.corpus.held_out_share) / recipe.plan.characters_per_token
     return {source: characters[source] * kept for source in recipe.used_sources()}
 

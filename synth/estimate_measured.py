@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ _MAY_DIFFER = ("synth.tokens", "synth.documents", "seed", "corpus.held_out_share
 
 @dataclass(frozen=True)
 class Answers:
-    """What the newest teacher and settings of a journal were answered.
+    """What the journal was answered by the recipe's teacher with its settings.
 
     Attributes:
         replies: How many answers were read.
@@ -91,33 +90,38 @@ def measured(recipe: Recipe, run: RunFolder) -> Measured:
         facts = manifest.facts
         counts = [int(facts.get(name, 0)) for name in ("units", "accepted", "tokens")]
         judged = Judged(*counts) if all(counts) else None
-    return Measured(_answers(journal), judged)
+    return Measured(_answers(journal, recipe), judged)
 
 
-def _answers(path: Path) -> Answers | None:
-    """The answers under the tag of the journal's last line."""
+def _answers(path: Path, recipe: Recipe) -> Answers | None:
+    """The answers to prompts for textbooks: the journal also holds scores and what was written for code."""
+    from synth.journal import answer_tag
+    from synth.teachers import teacher_identity
+
+    if not path.is_file():
+        return None
+    tag = answer_tag(teacher_identity(recipe.synth.teacher), recipe.synth.sampling)
     try:
-        size = path.stat().st_size if path.is_file() else 0
-        return _newest(_records(path, size), whole=size <= _MOST_BYTES)
+        size = path.stat().st_size
+        return _sum(_records(path, size), tag, whole=size <= _MOST_BYTES)
     except OSError as error:
         raise PrimerError(f"{path} cannot be read: {error}", "Mend its permissions, or choose --run.") from None
 
 
-def _newest(records: Iterable[dict[str, Any]], *, whole: bool) -> Answers | None:
-    sums: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0.0])
-    last = ""
+def _sum(records: Iterable[dict[str, Any]], tag: str, *, whole: bool) -> Answers | None:
+    replies = prompts = completions = 0
+    seconds = 0.0
     for record in records:
-        last = record["tag"]
+        if record["tag"] != tag:
+            continue
         reply = record.get("reply")
         if isinstance(reply, Mapping) and reply.get("completion_tokens") is not None:
-            found = [1, reply.get("prompt_tokens") or 0, reply["completion_tokens"], 0.0]
+            replies += 1
+            prompts += reply.get("prompt_tokens") or 0
+            completions += reply["completion_tokens"]
         else:
-            found = [0, 0, 0, record.get("elapsed", 0.0)]
-        sums[last] = [before + more for before, more in zip(sums[last], found, strict=True)]
-    replies, prompts, completions, seconds = sums[last]
-    if not replies or not completions:
-        return None
-    return Answers(int(replies), int(prompts), int(completions), float(seconds), whole)
+            seconds += record.get("elapsed", 0.0)
+    return Answers(replies, prompts, completions, seconds, whole) if completions else None
 
 
 def _records(path: Path, size: int) -> Iterator[dict[str, Any]]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from primer.errors import PrimerError
-from primer.recipe import HubDataset
+from primer.recipe_corpora import HubDataset
 from synth.local_files import missing_column, wrong_type
+from synth.parts import parts_wanted
 from synth.text import SourceText
 
 # Rows among which the stream is shuffled; shards are shuffled too.
@@ -69,19 +70,43 @@ def probe_hub(source: HubDataset, key: str) -> HubInfo:
     return HubInfo(revision=info.sha, licence=str(licence) if licence else None)
 
 
-def read_hub(source: HubDataset, info: HubInfo, key: str, seed: int) -> Iterator[SourceText]:
-    """Stream a data set's texts in an order that the seed shuffles.
+def hub_parts(source: HubDataset, info: HubInfo, key: str, characters: int) -> int:
+    """The number of parts that a data set is read in, no more than its files and their row groups allow.
+
+    Raises:
+        PrimerError: If the configuration, split or column is unknown, or the hub does not answer.
+    """
+    wanted = parts_wanted(characters)
+    with _short_retries():
+        try:
+            stream = _open(source, info, wanted)
+            columns = stream.column_names
+        except Exception as error:
+            raise _load_error(source, key, error) from error
+    if columns and source.text_column not in columns:
+        raise missing_column(source.text_column, columns, f"{key}: {describe(source)}")
+    return min(wanted, int(stream.num_shards))
+
+
+def read_hub(source: HubDataset, info: HubInfo, key: str, seed: int, parts: int, part: int) -> Iterator[SourceText]:
+    """Stream one part of a data set in an order that the seed shuffles.
+
+    Args:
+        source: The data set.
+        info: The commit to read.
+        key: The recipe key it comes from, for messages.
+        seed: Seed of the order.
+        parts: The number of parts (`hub_parts`).
+        part: Which of them, from 0.
 
     Raises:
         PrimerError: If the configuration, split or column is unknown, or the stream breaks off.
     """
-    import datasets
-
     with _short_retries():
         try:
-            stream = datasets.load_dataset(
-                source.path, source.name, split=source.split, revision=info.revision, streaming=True
-            )
+            # Every so-many-th file, for a data set may be sorted (by date, by length). Files are dealt before they are
+            # shuffled, as the library needs it.
+            stream = _open(source, info, parts).shard(num_shards=parts, index=part, contiguous=False)
             rows = iter(stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER))
             first = next(rows, None)
         except Exception as error:
@@ -92,6 +117,14 @@ def read_hub(source: HubDataset, info: HubInfo, key: str, seed: int) -> Iterator
             raise missing_column(source.text_column, list(first), f"{key}: {describe(source)}")
         for row in _guarded(itertools.chain([first], rows), source, key):
             yield _row_text(row, source, info, key)
+
+
+def _open(source: HubDataset, info: HubInfo, parts: int) -> Any:
+    """The data set as a stream of at least this many shards (files, or parts of files), if it has them."""
+    import datasets
+
+    stream = datasets.load_dataset(source.path, source.name, split=source.split, revision=info.revision, streaming=True)
+    return stream if stream.num_shards >= parts else stream.reshard()
 
 
 def _row_text(row: dict[str, Any], source: HubDataset, info: HubInfo, key: str) -> SourceText:

@@ -1,4 +1,4 @@
-"""Texts from files on this machine: Parquet, JSON Lines (also compressed) and plain text."""
+"""Texts from files on this machine: Parquet, JSON Lines (also compressed), plain text, HTML pages and WARC archives."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import glob
 import gzip
 import io
 import json
-import random
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -18,18 +19,44 @@ import pyarrow.parquet as pq
 
 from primer.errors import PrimerError
 from primer.fingerprint import fingerprint
+from synth.parts import deal, equal_spans, largest_piece, parts_wanted
 from synth.text import SourceText
 
 # One line or one text file must fit in memory several times over.
 LONGEST_TEXT = 64 * 2**20  # bytes
 
 _LINES = {".jsonl", ".ndjson"}
+_PAGES = {".html", ".htm", ".xhtml"}
 _COMPRESSED = {".gz", ".bz2", ".zst"}
 _PLAIN = {
     ".txt", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".go", ".java", ".jl",
     ".js", ".kt", ".lua", ".php", ".pl", ".r", ".rb", ".rs", ".scala", ".sh", ".sql", ".swift", ".ts",
 }  # fmt: skip
-_Reader = Callable[[Path, str], Iterator[SourceText]]
+
+
+@dataclass(frozen=True)
+class FilePiece:
+    """A file or a part of one.
+
+    Attributes:
+        name: The file, as the recipe names it; it is what texts are grouped by, on whatever machine they are read.
+        folder: Where a relative name starts, since a worker process may run elsewhere.
+        size: Bytes of the piece.
+        span: The first and last (exclusive) row group of a Parquet file or byte of a JSON Lines file; None for all.
+    """
+
+    name: str
+    folder: str
+    size: int
+    span: tuple[int, int] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file to open."""
+        return Path(self.folder, self.name)
+
+
+_Reader = Callable[[FilePiece, str], Iterator[SourceText]]
 
 
 def find_files(paths: list[str], key: str) -> list[Path]:
@@ -61,20 +88,65 @@ def files_material(paths: list[str], key: str) -> dict[str, str]:
     return {"files": fingerprint(states)}
 
 
-def read_files(paths: list[str], text_column: str, key: str, seed: int) -> Iterator[SourceText]:
-    """The texts of some files; the files come in an order that the seed shuffles.
+def file_parts(files: Sequence[Path], characters: int, key: str, seed: int) -> tuple[tuple[FilePiece, ...], ...]:
+    """Files dealt to parts of nearly equal size; large ones in Parquet and JSON Lines are divided.
+
+    Args:
+        files: Files that can be read, sorted (`find_files`).
+        characters: How much text will be taken in all.
+        key: The recipe key they come from, for messages.
+        seed: Seed of the order.
+
+    Raises:
+        PrimerError: If a large Parquet file is damaged.
+    """
+    folder = str(Path.cwd())
+    whole = [FilePiece(str(path), folder, path.stat().st_size) for path in files]
+    total = sum(piece.size for piece in whole)
+    parts = parts_wanted(characters, total)
+    largest = largest_piece(total, parts)
+    pieces = [part for piece in whole for part in _divide(piece, largest, key)]
+    return deal(pieces, [piece.size for piece in pieces], parts, f"{seed} files")
+
+
+def read_files(pieces: Sequence[FilePiece], text_column: str, key: str) -> Iterator[SourceText]:
+    """The texts of files, in their order.
 
     Raises:
         PrimerError: If a file is missing, damaged, not UTF-8, or lacks the column; it names file and line or row.
     """
-    files = find_files(paths, key)
-    random.Random(f"{seed} files").shuffle(files)
-    for path in files:
-        reader = _reader(path, key)
+    for piece in pieces:
+        reader = _reader(Path(piece.name), key)
         try:
-            yield from reader(path, text_column)
+            yield from reader(piece, text_column)
         except (OSError, pa.ArrowException) as error:
-            raise PrimerError(f"{path} cannot be read: {error}", "Mend or remove the file.") from None
+            raise PrimerError(f"{piece.name} cannot be read: {error}", "Mend or remove the file.") from None
+
+
+def _divide(piece: FilePiece, largest: int, key: str) -> list[FilePiece]:
+    """Pieces of a file of about the largest size, if it is of a kind that can be divided."""
+    number = -(-piece.size // largest)
+    if number < 2:
+        return [piece]
+    reader = _reader(Path(piece.name), key)
+    if reader is _read_parquet:
+        sizes = _row_group_sizes(piece)
+        spans = equal_spans(sizes, number)
+        return [replace(piece, span=(a, b), size=piece.size * sum(sizes[a:b]) // sum(sizes)) for a, b in spans]
+    if reader is _read_lines and piece.path.suffix.lower() in _LINES:
+        cuts = [piece.size * n // number for n in range(number + 1)]
+        return [replace(piece, span=(a, b), size=b - a) for a, b in pairwise(cuts)]
+    return [piece]
+
+
+def _row_group_sizes(piece: FilePiece) -> list[int]:
+    """Bytes of each row group, before compression."""
+    try:
+        with pq.ParquetFile(piece.path) as file:
+            groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+            return [group.total_byte_size + 1 for group in groups]
+    except (OSError, pa.ArrowException) as error:
+        raise PrimerError(f"{piece.name} cannot be read: {error}", "Mend or remove the file.") from None
 
 
 def _why_none(pattern: str, expanded: Path) -> str:
@@ -86,43 +158,77 @@ def _why_none(pattern: str, expanded: Path) -> str:
 
 
 def _reader(path: Path, key: str) -> _Reader:
-    suffixes = [suffix.lower() for suffix in path.suffixes] or [""]
-    if suffixes[-1] == ".parquet":
-        return _read_parquet
-    if suffixes[-1] in _LINES or (suffixes[-1] in _COMPRESSED and suffixes[-2:-1] and suffixes[-2] in _LINES):
+    *_, before, last = ["", "", *(suffix.lower() for suffix in path.suffixes)]
+    packed = last in _COMPRESSED
+    kind = before if packed else last
+    if kind in _LINES:
         return _read_lines
-    if suffixes[-1] in _PLAIN:
+    if kind in _PAGES and (not packed or last == ".gz"):
+        return _read_page
+    if kind == ".warc" and (not packed or last == ".gz"):
+        return _read_archive
+    if kind == ".parquet" and not packed:
+        return _read_parquet
+    if kind in _PLAIN and not packed:
         return _read_plain
     raise PrimerError(
         f"{key}: {path} is of a kind that Primer does not read.",
-        f"It reads .parquet, .jsonl (also .gz, .bz2, .zst) and plain text ({' '.join(sorted(_PLAIN))}).",
+        "It reads .parquet, .jsonl (also .gz, .bz2, .zst), .html and .warc (also .gz), and plain text "
+        f"({' '.join(sorted(_PLAIN))}).",
     )
 
 
-def _read_plain(path: Path, _text_column: str) -> Iterator[SourceText]:
-    if (size := path.stat().st_size) > LONGEST_TEXT:
+def _read_page(piece: FilePiece, _text_column: str) -> Iterator[SourceText]:
+    from synth import html_text
+
+    yield html_text.read_page(piece.path, piece.name)
+
+
+def _read_archive(piece: FilePiece, _text_column: str) -> Iterator[SourceText]:
+    from synth import warc
+
+    return warc.read_warc(piece.path, piece.name)
+
+
+def _read_plain(piece: FilePiece, _text_column: str) -> Iterator[SourceText]:
+    name = piece.name
+    if (size := piece.path.stat().st_size) > LONGEST_TEXT:
         raise PrimerError(
-            f"{path} has {size:,} bytes; one text file is one document, of at most {LONGEST_TEXT:,} bytes.",
+            f"{name} has {size:,} bytes; one text file is one document, of at most {LONGEST_TEXT:,} bytes.",
             "Divide it into several files, or write it as JSON Lines.",
         )
-    data = path.read_bytes()
+    data = piece.path.read_bytes()
     if b"\0" in data:
-        raise PrimerError(f"{path} is not text: byte {data.index(0):,} is NUL.", "Remove the file from web/code paths.")
-    yield SourceText(text=_decode(data, str(path)), group=str(path), title=path.name, origin=str(path))
+        raise PrimerError(f"{name} is not text: byte {data.index(0):,} is NUL.", "Remove the file from web/code paths.")
+    yield SourceText(text=_decode(data, name), group=name, title=piece.path.name, origin=name)
 
 
-def _read_lines(path: Path, text_column: str) -> Iterator[SourceText]:
+def _read_lines(piece: FilePiece, text_column: str) -> Iterator[SourceText]:
+    """The rows whose first byte lies in the piece: each line of a divided file belongs to one piece."""
+    start, end = piece.span or (0, None)
+    after = f" after byte {start:,}" if start else ""
     number = 0
     try:
-        with _open_bytes(path) as file:
-            while line := file.readline(LONGEST_TEXT + 1):
+        with _open_bytes(piece.path) as file:
+            if start:
+                file.seek(start - 1)
+                _skip_line(file)
+            while (end is None or file.tell() < end) and (line := file.readline(LONGEST_TEXT + 1)):
                 number += 1
-                if row := _parse_line(line, f"{path}, line {number}"):
-                    yield _row_text(row, text_column, f"{path}, line {number}")
+                where = f"{piece.name}, line {number}{after}"
+                if row := _parse_line(line, where):
+                    yield _row_text(row, text_column, where)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise PrimerError(
-            f"{path}, after line {number}: the file cannot be read further: {error}", "Mend or remove the file."
+            f"{piece.name}, after line {number}{after}: the file cannot be read further: {error}",
+            "Mend or remove the file.",
         ) from None
+
+
+def _skip_line(file: IO[bytes]) -> None:
+    """Go to the start of the next line."""
+    while (chunk := file.readline(2**20)) and not chunk.endswith(b"\n"):
+        pass
 
 
 def _open_bytes(path: Path) -> IO[bytes]:
@@ -156,23 +262,25 @@ def _parse_line(line: bytes, where: str) -> dict[str, Any] | None:
     return row
 
 
-def _read_parquet(path: Path, text_column: str) -> Iterator[SourceText]:
-    with pq.ParquetFile(path) as file:
+def _read_parquet(piece: FilePiece, text_column: str) -> Iterator[SourceText]:
+    with pq.ParquetFile(piece.path) as file:
         names = file.schema_arrow.names
         if text_column not in names:
-            raise missing_column(text_column, names, str(path))
-        columns = [text_column, *({"title", "url"} & set(names) - {text_column})]
-        number = 0
-        for batch in file.iter_batches(batch_size=256, columns=columns):
+            raise missing_column(text_column, names, piece.name)
+        columns = [text_column, *sorted({"title", "url"} & set(names) - {text_column})]
+        first, last = piece.span or (0, file.num_row_groups)
+        number = sum(file.metadata.row_group(index).num_rows for index in range(first))
+        for batch in file.iter_batches(batch_size=256, row_groups=list(range(first, last)), columns=columns):
             try:
                 rows = batch.to_pylist()
             except UnicodeDecodeError as error:
                 raise PrimerError(
-                    f"{path}, rows {number + 1} to {number + batch.num_rows}: not UTF-8: {error}", "Mend the file."
+                    f"{piece.name}, rows {number + 1} to {number + batch.num_rows}: not UTF-8: {error}",
+                    "Mend the file.",
                 ) from None
             for row in rows:
                 number += 1
-                yield _row_text(row, text_column, f"{path}, row {number}")
+                yield _row_text(row, text_column, f"{piece.name}, row {number}")
 
 
 def _row_text(row: dict[str, Any], text_column: str, where: str) -> SourceText:

@@ -1,28 +1,18 @@
-"""Near duplicates of a growing collection of texts, at about 360 bytes a text.
+"""Duplicates of a growing collection of texts, found as each text comes, at about 330 bytes a text.
 
-MinHash over shingles of five words, the size that FineWeb deduplicates by (arXiv 2406.17557, section 3.4): 128 hashes
-estimate a Jaccard similarity to within about 0.04 (one standard deviation at 0.7). Of each hash one byte is kept
-(b-bit minwise hashing, arXiv 0910.3349), and texts that agree in a whole band of them are compared.
+MinHash with locality-sensitive hashing: texts that agree in a whole band of their signatures are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from primer.words import word_runs
+from primer.recipe_corpora import Duplicates
+from synth.signatures import HASHES, SIGNATURE, Found, Signatures, band_keys, least_agreeing, similarity_of
 
-SHINGLE_WORDS = 5
-_HASHES = 128
-_ROWS_PER_BAND = 4  # a pair at 0.7 is compared with probability 0.9998, at 0.5 with 0.87
-
-# Two unrelated bytes agree by chance once in 256.
-_CHANCE = 1 / 256
-
-# Odd 32-bit multipliers that spread what is similar (2^32 divided by the golden ratio, and a prime).
-_SPREAD, _SPREAD_BANDS = np.uint32(2_654_435_769), np.uint32(2_246_822_519)
+# Odd 64-bit multipliers that spread what is similar (2^64 divided by the golden ratio, and a prime).
+_SPREAD, _SPREAD_BANDS = np.uint64(0x9E3779B97F4A7C15), np.uint64(2_246_822_519)
 
 # Texts in the first table. Each later one has room for as many as all before it: nothing is ever copied, and there are
 # few tables to look into.
@@ -30,35 +20,38 @@ _FIRST_TABLE = 8192
 _FULLEST = 0.7
 _WINDOW, _LONGEST_SEARCH = 16, 128  # slots looked at together, and at most
 
-Bytes = npt.NDArray[np.uint8]
-
 
 class NearDuplicates:
-    """The texts taken in so far, behind a locality-sensitive index.
+    """The texts taken in so far, numbered from 0 in their order, behind a locality-sensitive index.
 
     Args:
-        threshold: Estimated Jaccard similarity above which two texts are near duplicates.
+        settings: What counts as a duplicate.
     """
 
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
-        self._rows = _ROWS_PER_BAND if threshold >= 0.5 else 2
+    def __init__(self, settings: Duplicates) -> None:
+        self._least, self._rows = least_agreeing(settings.threshold), settings.rows
         self._tables = [_Table(_FIRST_TABLE, self._rows)]
 
     def __len__(self) -> int:
         return sum(map(len, self._tables))
 
-    def seen(self, words: Sequence[str]) -> bool:
-        """Whether a text taken in is this similar; if none is, this one is taken in."""
-        signature = _signature(words)
+    def find(self, signature: Signatures) -> Found | None:
+        """The text taken in that this one duplicates, if any: an equal one, or the most alike, the first of equals."""
+        best, number, first = 0, -1, 0
         for table in self._tables:
-            share = table.most_alike(signature)
-            if (share - _CHANCE) / (1 - _CHANCE) > self._threshold:
-                return True
+            agreeing, place, equal = table.most_alike(signature)
+            if equal:
+                return Found(first + place, 1.0, "exact")
+            if agreeing > best:
+                best, number = agreeing, first + place
+            first += len(table)
+        return Found(number, float(similarity_of(best)), "near") if best >= self._least else None
+
+    def add(self, signature: Signatures) -> None:
+        """Take a text in."""
         if not self._tables[-1].add(signature):
             self._tables.append(_Table(max(_FIRST_TABLE, len(self)), self._rows))
             self._tables[-1].add(signature)
-        return False
 
 
 class _Table:
@@ -66,27 +59,37 @@ class _Table:
 
     Args:
         room: Texts that it takes.
-        rows_per_band: Bytes of a signature that make a band.
+        rows: Bytes of a signature that make a band.
     """
 
-    def __init__(self, room: int, rows_per_band: int) -> None:
-        self._room, self._dtype, self._count = room, f"<u{rows_per_band}", 0
-        self._bands = np.arange(_HASHES // rows_per_band, dtype=np.uint32)
+    def __init__(self, room: int, rows: int) -> None:
+        self._room, self._rows, self._count = room, rows, 0
+        self._bands = np.arange(HASHES // rows)
+        self._agreed = band_keys(np.ones(rows, bool), rows)  # of a band whose bytes are all the same
+        self._salts = self._bands.astype(np.uint64) * _SPREAD_BANDS
         self._size = int(room / _FULLEST)
         self._slots = np.zeros((len(self._bands), self._size + _LONGEST_SEARCH), np.uint32)
-        self._signatures: Bytes = np.empty((room, _HASHES), np.uint8)
+        self._signatures: Signatures = np.empty(room, SIGNATURE)
 
     def __len__(self) -> int:
         return self._count
 
-    def most_alike(self, signature: Bytes) -> float:
-        """Share of its bytes in which the most alike text with a common band agrees; 0 if there is none."""
+    def most_alike(self, signature: Signatures) -> tuple[int, int, bool]:
+        """Of the texts with a common band: the bytes that agree in the most alike, its place, whether it is equal."""
         _, texts = self._search(signature)
         if not len(texts):
-            return 0.0
-        return float((self._signatures[texts - 1] == signature).mean(axis=1).max())
+            return 0, -1, False
+        places = np.unique(texts) - 1
+        found = self._signatures[places]
+        same = found["minhash"] == signature["minhash"]
+        banded = (band_keys(same, self._rows) == self._agreed).any(axis=1)  # a slot may be another key's
+        agreeing = same.sum(axis=1) * banded
+        if len(equal := np.flatnonzero((found["text"] == signature["text"]).all(axis=1))):
+            return HASHES, int(places[equal[0]]), True
+        best = int(agreeing.argmax())
+        return int(agreeing[best]), int(places[best]), False
 
-    def add(self, signature: Bytes) -> bool:
+    def add(self, signature: Signatures) -> bool:
         """Take a text in; False if there is no room."""
         if self._count == self._room:
             return False
@@ -97,14 +100,14 @@ class _Table:
         self._slots[self._bands[free], places[free]] = self._count
         return True
 
-    def _search(self, signature: Bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    def _search(self, signature: Signatures) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
         """The first free slot of each band, -1 if there is none near; and the texts met on the way to it.
 
         Where very many texts share a band (a sentence that stands in all of them), a search ends after so many, and
         that band stops telling texts apart; they have others.
         """
-        keys = signature.view(self._dtype).astype(np.uint32, copy=False)
-        hashed = ((keys ^ (self._bands * _SPREAD_BANDS)) * _SPREAD).astype(np.uint64)
+        keys = band_keys(signature["minhash"], self._rows).astype(np.uint64, copy=False)
+        hashed = (keys ^ self._salts) * _SPREAD >> np.uint64(32)
         starts = (hashed * np.uint64(self._size) >> np.uint64(32)).astype(np.int64)
         for width in (_WINDOW, _LONGEST_SEARCH):
             window = self._slots[self._bands[:, None], starts[:, None] + np.arange(width)]
@@ -114,12 +117,3 @@ class _Table:
                 break
         met = window[np.arange(width) < first[:, None]]
         return np.where(first < width, starts + first, -1), met
-
-
-def _signature(words: Sequence[str]) -> Bytes:
-    from rensa import RMinHash
-
-    minhash = RMinHash(num_perm=_HASHES, seed=0)
-    minhash.update(list(word_runs(words, SHINGLE_WORDS)) or [" ".join(words)])
-    digest = np.array(minhash.digest(), dtype=np.uint32)
-    return (digest * _SPREAD >> np.uint32(24)).astype(np.uint8)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import io
 import itertools
 import platform
 import random
 import re
 import sysconfig
 import tokenize
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def read_python_library(seed: int, root: Path | None = None) -> Iterator[SourceT
                 text = file.read()
         except (OSError, SyntaxError, UnicodeDecodeError) as error:
             raise PrimerError(f"{path} cannot be read: {error}", "Mend the Python installation.") from None
-        if len(text) < _SHORTEST or _is_table(text):
+        if len(text) < _SHORTEST or is_table(text):
             continue
         pieces = cut_definitions(text)
         for number, piece in enumerate(pieces, 1):
@@ -75,10 +77,12 @@ def cut_definitions(text: str, longest: int = _LONGEST) -> list[str]:
     if len(text) <= longest:
         return [text]
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
+        with warnings.catch_warnings():  # of odd escapes in what others wrote
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return [text]
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))  # as the parser counts them: a form feed ends none
     blocks = ["".join(lines[a:b]) for a, b in _spans(tree, lines, longest)]
     pieces = [""]
     for block in blocks:
@@ -111,7 +115,7 @@ def _first_line(node: ast.stmt, lines: list[str]) -> int:
     return line
 
 
-def _is_table(text: str) -> bool:
+def is_table(text: str) -> bool:
     """Whether a file is generated or mostly a literal table."""
     lines = text.splitlines()
     if _GENERATED.search("\n".join(lines[:5])):

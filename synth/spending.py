@@ -80,22 +80,21 @@ class Spending:
                 "Leave synth.budget out for this endpoint, or ask one that reports usage.",
             )
 
-    def explain(self, tokens: int, documents: int, by_documents: bool) -> PrimerError:
+    def explain(self, tokens: int, documents: int, otherwise: str) -> PrimerError:
         """Why the run ended before its target.
 
         Args:
             tokens: Accepted so far.
             documents: Accepted so far.
-            by_documents: Whether the target is a number of documents alone.
+            otherwise: How to ask for no more than that, for people; "" if nothing was accepted.
         """
         dollars, paid = self._journal.spent()
         limits = [f"${self._budget.dollars:,.4g}"] if self._budget.dollars is not None else []
         limits += [f"{self._budget.tokens:,d} tokens"] if self._budget.tokens is not None else []
-        smaller = f"synth.documents={documents}" if by_documents else f"synth.tokens={tokens}"
         return PrimerError(
             f"The budget of {' or '.join(limits)} holds no further request: {paid:,d} tokens in and out"
             + f" (${dollars:,.4f})" * (dollars > 0)
             + f" were paid in this run folder, and {documents:,d} documents of {tokens:,d} tokens accepted.",
             "Raise synth.budget and run the same command again: it continues, and pays nothing twice. "
-            + (f"Or take what there is: --set {smaller}" if documents else "Nothing was accepted yet."),
+            + (otherwise or "Nothing was accepted yet."),
         )

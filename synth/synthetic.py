@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ from synth.journal import Journal
 from synth.plan import make_plan, open_journal
 from synth.presets import find_preset
 from synth.provenance import document
+from synth.screened import judging
 from synth.shards import Shard, shard_journals
 from synth.units import Attempt
 from synth.view import View
 
 
-def build_synthetic(recipe: Recipe, folder: Path, run: Path, web: Path | None, known: set[str], ask: Asker) -> Built:
+def build_synthetic(
+    recipe: Recipe, folder: Path, run: Path, web: Path | None, earlier: Sequence[Path], ask: Asker
+) -> Built:
     """Generate the synthetic corpus into a folder.
 
     Args:
@@ -38,7 +42,7 @@ def build_synthetic(recipe: Recipe, folder: Path, run: Path, web: Path | None, k
         folder: Where the corpus goes.
         run: The run folder: its journal of replies, and those of its shards.
         web: Folder of the web corpus, for the passages in prompts; None if prompts carry none.
-        known: Hashes of the documents of other corpora.
+        earlier: Indexes of the corpora whose texts it must not repeat.
         ask: How the teacher is asked.
 
     Raises:
@@ -52,17 +56,19 @@ def build_synthetic(recipe: Recipe, folder: Path, run: Path, web: Path | None, k
     with (
         open_journal(run / "journal" / "replies.jsonl", synth, shard_journals(run)) as journal,
         CorpusWriter(folder, recipe.corpus.held_out_share, recipe.seed) as corpus,
+        judging(recipe, folder, "synthetic", earlier) as (judge, screened),
     ):
         _announce_answers(journal)
         say(f"  the teacher is {escape(plan.identity)}")
 
         def accept(attempt: Attempt) -> None:
-            corpus.add(document(attempt, plan.identity, synth.sampling))
+            corpus.add(screened.accepted(attempt.unit.index, document(attempt, plan.identity, synth.sampling)))
             forms[attempt.unit.form] += 1
 
-        judge, view = Judge(synth.accept, known), View(run / "progress.json")
+        view = View(run / "progress.json")
         outcome = generate(stream, plan, judge, journal, ask, accept, view, fields=_fields(stream))
         facts = _facts(synth.teacher, plan.identity, stream, outcome, journal, forms)
+        facts |= screened.facts()
     for reason, count in outcome.failed.most_common(3):
         say(f"  [yellow]{count:,d} prompts without a reply:[/] {escape(reason)}")
     if outcome.reused:
@@ -98,7 +104,7 @@ def build_shard(recipe: Recipe, folder: Path, shard: Shard, web: Path | None, as
     stream = make_stream(recipe, web)
     title = f"shard {shard.number}/{shard.count}"
     # What is accepted here only tells when to stop: the corpus is judged as a whole where the shards are joined.
-    judge, view = Judge(synth.accept, set()), View(folder / "progress.json")
+    judge, view = Judge(synth.accept, recipe.corpus.duplicates), View(folder / "progress.json")
     with open_journal(folder / "replies.jsonl", synth) as journal:
         _announce_answers(journal)
         outcome = generate(

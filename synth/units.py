@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from primer.errors import PrimerError
-from synth.accept import Judge, tidy, trim_to_sentence
+from primer.recipe_synth import Accept
+from synth.accept import tidy, trim_to_sentence
 from synth.backend import Messages
 from synth.journal import Failure, Reply
 from synth.teachers import merge_system_prompt
@@ -35,6 +36,17 @@ class Unit(Protocol):
     @property
     def language(self) -> str: ...
     def messages(self, replies: Sequence[str] = ()) -> Messages: ...
+
+
+class Judging(Protocol):
+    """What generation needs of `synth.accept.Judge`."""
+
+    @property
+    def rules(self) -> Accept: ...
+    def check(
+        self, written: str, finish_reason: str, messages: Messages, language: str = "english"
+    ) -> tuple[str, str | None]: ...
+    def place(self, text: str, passage: str | None = None, *, joined: bool = False) -> str | None: ...
 
 
 class Question(NamedTuple):
@@ -66,7 +78,7 @@ class Attempt:
         reason: Why the last reply cannot be used, if it cannot (`synth.accept.REASONS`).
     """
 
-    def __init__(self, unit: Unit, judge: Judge, merge_system: bool = False) -> None:
+    def __init__(self, unit: Unit, judge: Judging, merge_system: bool = False) -> None:
         self.unit: Any = unit  # for whoever knows more of it than `Unit` says
         self._judge, self._merge_system = judge, merge_system
         self.replies: list[Reply] = []

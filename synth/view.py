@@ -45,6 +45,8 @@ class Target(Protocol):
     def tokens(self) -> int | None: ...
     @property
     def documents(self) -> int | None: ...
+    @property
+    def units(self) -> int | None: ...
     def done(self, outcome: Any) -> float: ...
 
 
@@ -143,6 +145,7 @@ class Progress:
             "documents": tally.accepted,
             "target_documents": self._target.documents,
             "units": tally.units,
+            "target_units": self._target.units,
             "rejected": _ranked(tally.rejected),
             "failed": _ranked(tally.failed),
             "reused": tally.reused,
@@ -293,7 +296,7 @@ def _ranked(counts: Mapping[str, int], most: int = 20) -> dict[str, int]:
 def _goals(state: Mapping[str, Any]) -> str:
     goals = [
         f"{state[name]:,d} of {state[f'target_{name}']:,d} {name}"
-        for name in ("tokens", "documents")
+        for name in ("tokens", "documents", "units")
         if state[f"target_{name}"]
     ]
     return " or ".join(goals)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from primer.documents import Document, is_held_out, write_corpus
-from primer.recipe import Code, Corpus, Eval, Model, Recipe, Tokenizer, Train, Variant
+from primer.recipe import Eval, Model, Recipe, Tokenizer, Train, Variant
+from primer.recipe_corpora import Code, Corpus
 from primer.run import Built, RunFolder, Stage, write_json
 from primer.words import text_hash
 
@@ -37,6 +38,14 @@ LOSS = {
     "code": {"synthetic": 2.05, "web": 2.07, "mixed": 2.06},
 }
 
+# What the corpora were compared with: WinoGrande was not there when they were made, and code was not compared with
+# one suite more.
+BENCHMARK_FILES = {
+    **{f"benchmark built-in {suite}": f"hash of {suite}" for suite in SUITES if SUITES[suite][1] == "built-in"},
+    "benchmark arc_easy/test.jsonl": "hash of arc_easy",
+    "benchmark gsm8k/test.jsonl": "hash of gsm8k",
+}
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -50,6 +59,7 @@ class Scene:
     foreign: str = ""  # appended to every text that comes from outside
     web_text: str = "The heron stands in shallow water and waits. "
     prompt: str = "Write a lesson about {topic} for {audience}."
+    cleaned: bool = True  # whether the corpora were filtered, screened and compared with the suites, and say so
 
 
 def make_recipe(*names: str, **changes: Any) -> Recipe:
@@ -79,20 +89,34 @@ def build_run(path: Path, scene: Scene) -> RunFolder:
     recipe = scene.recipe
     with RunFolder.opened(path, recipe) as run:
         for source in ("synthetic", "web", "code"):
-            _complete(run, f"corpus/{source}", lambda folder, s=source: _corpus(folder, s, scene))
+            material = {key: mark for key, mark in BENCHMARK_FILES.items() if source != "code" or "social" not in key}
+            if source != "synthetic":  # these were compared with the benchmarks in the stage before
+                _complete(run, f"refined/{source}", lambda _: Built("a refined source"), material=material)
+                material = {}
+            _complete(run, f"corpus/{source}", lambda folder, s=source: _corpus(folder, s, scene), material=material)
         _complete(run, "tokens", lambda _: _tokens())
         for variant in recipe.variants:
             _complete(run, f"models/{variant.name}", lambda folder, v=variant: _model(folder, v, recipe), ("tokens",))
-            _complete(run, f"eval/{variant.name}", lambda folder, v=variant: _eval(folder, v.name, scene, run))
+            rows = {f"rows of {suite}": f"hash of {suite}" for suite in scene.suites}
+            _complete(
+                run, f"eval/{variant.name}", lambda folder, v=variant: _eval(folder, v.name, scene), material=rows
+            )
         return run
 
 
-def _complete(run: RunFolder, name: str, build: Callable[[Path], Built], reads: tuple[str, ...] = ()) -> None:
-    run.complete(Stage(name=name, settings={}, build=build, reads=reads))
+def _complete(
+    run: RunFolder,
+    name: str,
+    build: Callable[[Path], Built],
+    reads: tuple[str, ...] = (),
+    material: Mapping[str, str] | None = None,
+) -> None:
+    run.complete(Stage(name=name, settings={}, build=build, reads=reads, material=material or {}))
 
 
 def _corpus(folder: Path, source: str, scene: Scene) -> Built:
-    counts = write_corpus(folder, _documents(source, scene), scene.recipe.corpus.held_out_share, scene.recipe.seed)
+    written = write_corpus(folder, _documents(source, scene), scene.recipe.corpus.held_out_share, scene.recipe.seed)
+    counts = {**written, **(cleaning(source, scene.foreign) if scene.cleaned else {})}
     if source != "synthetic":
         origin = "Wikipedia articles in gensim's test data" if source == "web" else "Python 3.11 standard library"
         licence = "CC BY-SA 4.0" if source == "web" else "PSF-2.0"
@@ -104,7 +128,7 @@ def _corpus(folder: Path, source: str, scene: Scene) -> Built:
         "truncated": 9,
         "copy of the web passage": 4,
     }
-    accepted = counts["train_documents"] + counts["held_out_documents"]
+    accepted = written["train_documents"] + written["held_out_documents"]
     facts = {
         **counts,
         "tokens": 50_412,
@@ -127,6 +151,23 @@ def _corpus(folder: Path, source: str, scene: Scene) -> Built:
         },
     }
     return Built("50,412 tokens in 300 documents", facts)
+
+
+def cleaning(source: str, foreign: str = "") -> dict[str, Any]:
+    """The facts of a corpus about what was left out of it, masked in it and found in it."""
+    if source == "synthetic":
+        return {"exact_duplicates": 4, "near_duplicates": 22, "contaminated": {"built-in science": 2, "gsm8k": 1}}
+    facts: dict[str, Any] = {"exact_duplicates": 1203, "near_duplicates": 18_441, "quality_removed": 61_902}
+    if source == "code":
+        exercises = {"tried": 240, "passed": 181, "failed": 51, "timeout": 8}
+        return {**facts, "contaminated": {}, "personal_data": {}, "exercises": exercises}
+    return {
+        **facts,
+        "contaminated": {"arc_easy": 31, "built-in reading": 1, "gsm8k": 6},
+        "rules": {"gopher_short_doc": 7012, f"line_punct_ratio{foreign}": 20_345, "dup_line_frac": 991},
+        "personal_data": {"email": 512, "phone": 47, "ip_address": 9, "card": 0},
+        "toxicity": {"scored": 31_007, "toxic": 404, "mean": 0.0211},
+    }
 
 
 def _documents(source: str, scene: Scene) -> Iterator[Document]:
@@ -217,7 +258,7 @@ def _model(folder: Path, variant: Variant, recipe: Recipe) -> Built:
     return Built("a model", facts)
 
 
-def _eval(folder: Path, variant: str, scene: Scene, run: RunFolder) -> Built:
+def _eval(folder: Path, variant: str, scene: Scene) -> Built:
     rows: list[dict[str, Any]] = []
     suites = []
     for suite in scene.suites:

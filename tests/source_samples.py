@@ -9,8 +9,10 @@ import pytest
 
 from primer.documents import SPLITS, read_documents
 from primer.errors import PrimerError
-from primer.recipe import Code, Corpus, HubDataset, LocalFiles, Recipe, Web, WebSample
-from synth.web import build_web
+from primer.recipe import Recipe
+from primer.recipe_corpora import Code, Corpus, HubDataset, LocalFiles, Repositories, Web, WebSample
+from synth.sources import AnySource, open_source
+from synth.text import SourceText
 
 WIKIPEDIA = WebSample(kind="wikipedia_sample")
 
@@ -23,6 +25,10 @@ def recipe(source: WebSample | HubDataset | LocalFiles, seed: int = 0, held_out:
 
 def files(*paths: Path | str, column: str = "text") -> LocalFiles:
     return LocalFiles(kind="files", paths=[str(p) for p in paths], text_column=column)
+
+
+def repositories(*paths: Path | str, suffixes: tuple[str, ...] = (".py",)) -> Repositories:
+    return Repositories(kind="repositories", paths=[str(p) for p in paths], suffixes=list(suffixes))
 
 
 def prose(n: int, words: int = 50) -> str:
@@ -38,10 +44,18 @@ def rows_of(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
     return [row for s in ([split] if split else SPLITS) for row in read_documents(folder, s)]
 
 
-def problem(source: LocalFiles | HubDataset, folder: Path) -> str:
-    """The message of the error that building from a source gives; no corpus file may be left behind."""
-    folder.mkdir(exist_ok=True)
+def parts_of(source: AnySource, seed: int = 0, characters: int = 3_000_000) -> list[list[SourceText]]:
+    """Every text of a source, part by part."""
+    opened = open_source(source, "web.source", seed, characters)
+    return [list(opened.read(part)) for part in range(opened.parts)]
+
+
+def texts_of(source: AnySource, seed: int = 0, characters: int = 3_000_000) -> list[str]:
+    return [text.text for part in parts_of(source, seed, characters) for text in part]
+
+
+def problem(source: AnySource) -> str:
+    """The message of the error that reading a source gives."""
     with pytest.raises(PrimerError) as caught:
-        build_web(recipe(source), folder)
-    assert not list(folder.iterdir())
+        parts_of(source)
     return f"{caught.value}"

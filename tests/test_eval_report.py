@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -136,6 +137,110 @@ def test_best_is_marked_only_where_it_is_beyond_noise(finished: tuple[str, RunFo
         marked = all(d["p_adjusted"] < 0.05 for d in pairs)
         assert (f"<strong>{scores[best]:.3f}</strong>" in table) == marked
     assert table.count("<strong>") == 2  # on the text of its own source, synthetic and web each; on code none
+
+
+def rows_of(html: str, caption: str) -> dict[str, list[str]]:
+    """A table of the page: the text of its cells by the text of the row's heading; that of the columns under ""."""
+    table = html[html.index(f'aria-label="{caption}') :]
+    table = table[: table.index("</table>")]
+    rows = [[" ".join(Page(cell).text.split()) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.S)] for row in
+            re.findall(r"<tr.*?</tr>", table, re.S)]  # fmt: skip
+    return {"": rows[0], **{row[0]: row[1:] for row in rows[1:]}}
+
+
+def test_the_table_of_suites_says_how_many_documents_were_left_out_for_each(finished: tuple[str, RunFolder, Scene]):
+    html, run, _ = finished
+    suites = rows_of(html, "Raw accuracy")
+    assert suites[""][-1] == "Documents left out"
+    left_out = {suite: cells[-1] for suite, cells in suites.items()}
+    assert left_out["School science"] == "2"
+    assert left_out["ARC, easy"] == "31"
+    assert left_out["Everyday physics"] == "0"
+    assert left_out["Social situations"] == "0 code not compared"
+    assert left_out["WinoGrande"] == "not compared"
+    assert left_out["Mean of the benchmarks"] == ""
+    assert "Documents left out" not in rows_of(html, "Normalised accuracy")[""]
+    text = " ".join(Page(html).text.split())
+    assert "not there when a corpus was made: Social situations, WinoGrande." in text
+    by_corpus = rows_of(html, "Documents that were left out of a corpus")
+    assert by_corpus[""] == ["Suite", "synthetic", "web", "code"]
+    assert by_corpus["School science"] == ["2", "0", "0"]
+    assert by_corpus["Social situations"] == ["0", "0", "not compared"]
+    assert by_corpus["gsm8k"] == ["1", "6", "–"]  # of a suite that the models were not asked
+    written = json.loads((run.folder("report") / "comparison.json").read_text(encoding="utf-8"))
+    assert written["contamination"]["compared"]["social"] == ["synthetic", "web"]
+
+
+def test_rows_that_changed_after_the_corpora_were_made_count_as_not_compared(tmp_path: Path):
+    scene = Scene(make_recipe("web", "mixed"), suites=("physical", "science"))
+    run = build_run(tmp_path / "run", scene)
+    assert rows_of(write_report(scene.recipe, run).read_text("utf-8"), "Raw accuracy")["Everyday physics"][-1] == "0"
+    for source in ("synthetic", "web", "code"):
+        room = "corpus" if source == "synthetic" else "refined"
+        path = run.folder(f"{room}/{source}") / "manifest.json"
+        data = json.loads(path.read_text(encoding="utf-8"))
+        data["inputs"]["benchmark built-in physical"] = "hash of what it was then"
+        path.write_text(json.dumps(data), encoding="utf-8")
+    suites = rows_of(write_report(scene.recipe, run).read_text("utf-8"), "Raw accuracy")
+    assert suites["Everyday physics"][-1] == "not compared"
+
+
+def test_a_table_says_what_was_left_out_of_each_source_and_why(finished: tuple[str, RunFolder, Scene]):
+    html, run, _ = finished
+    table = rows_of(html, "Documents that were left out of each source")
+    assert table[""] == ["", "synthetic", "web", "code"]
+    assert table["Exact duplicates"] == ["4", "1,203", "1,203"]
+    assert table["Removed by heuristic rules"] == ["–", "28,348", "–"]
+    assert table["Removed by the quality filter"] == ["–", "61,902", "61,902"]
+    assert table["Held items of a suite"] == ["3", "38", "0"]
+    assert table["Places of personal data masked"] == ["–", "568 email 512, phone 47, ip address 9", "0"]
+    assert table["Hostile or obscene documents"] == ["–", "1.30% 404 of 31,007", "–"]
+    assert table["Exercises that passed their tests"] == ["–", "–", "181 75% of 240 tried"]
+    assert "Removed as hostile or obscene" not in table  # no source says anything of it
+    reasons = rows_of(html, "Documents that the heuristic rules removed")
+    assert list(reasons.items())[1:] == [
+        ("line punct ratio", ["20,345"]),
+        ("gopher short doc", ["7,012"]),
+        ("dup line frac", ["991"]),
+    ]
+    written = json.loads((run.folder("report") / "comparison.json").read_text(encoding="utf-8"))
+    assert written["corpora"]["web"]["personal_data"]["email"] == 512
+
+
+def test_the_mixture_of_each_variant_is_shown_with_a_note_where_a_source_is_seen_too_often(
+    finished: tuple[str, RunFolder, Scene], tmp_path: Path
+):
+    html, run, scene = finished
+    table = rows_of(html, "What each variant was trained on")
+    assert table[""] == ["Source", "synthetic", "web", "mixed"]
+    assert table["web"][0] == "–"
+    assert table["web"][1] == "80.00% asked 80%; 1,966,080 tokens; 4.10 passes over 480,113"
+    text = " ".join(Page(html).text.split())
+    assert "web saw web 4.1 times, more than the recipe’s train.max_epochs (4)." in text
+    assert "mixed saw web" not in text
+    written = json.loads((run.folder("report") / "comparison.json").read_text(encoding="utf-8"))
+    assert written["mixtures"]["mixed"]["code"]["tokens"] == 491_520
+    allowed = make_recipe(train=scene.recipe.train.model_copy(update={"max_epochs": 40.0}))
+    assert "max_epochs (" not in write_report(allowed, run).read_text(encoding="utf-8")
+
+
+def test_a_run_whose_corpora_say_nothing_of_it_has_a_report_without_these_tables(tmp_path: Path):
+    scene = Scene(make_recipe("web", "mixed"), suites=("science", "arc_easy"), cleaned=False)
+    run = build_run(tmp_path / "run", scene)
+    for variant in ("web", "mixed"):
+        path = run.folder(f"models/{variant}") / "manifest.json"
+        data = json.loads(path.read_text(encoding="utf-8"))
+        del data["facts"]["tokens_by_source"], data["facts"]["epochs"]
+        path.write_text(json.dumps(data), encoding="utf-8")
+    html = write_report(scene.recipe, run).read_text(encoding="utf-8")
+    page = Page(html)
+    assert_self_contained(page, html)
+    assert "Documents left out" not in page.text
+    assert "not compared" not in page.text
+    assert "Documents that were left out of each source" not in page.text
+    assert "This report does not measure by how much." in page.text
+    assert "Duplicates" in rows_of(html, "The corpora")[""]
+    assert rows_of(html, "What each variant was trained on")["code"] == ["– asked 20%", "– asked 20%"]
 
 
 def test_samples_show_their_whole_prompt_and_are_always_the_same(finished: tuple[str, RunFolder, Scene]):

@@ -19,9 +19,12 @@ from primer.recipe import Recipe
 from primer.recipe_file import load_recipe
 from primer.recipe_plan import Planning
 from primer.run import Built, RunFolder, Stage
+from prompts.rubrics import load_rubric
 from synth.estimate import Work, budget_sentence, endpoint_cost, estimate_work
 from synth.estimate_measured import Measured, measured
 from synth.estimate_speed import embedded_bound, endpoint_bounds, gpu_table, teacher_size
+from synth.journal import answer_tag
+from synth.teachers import teacher_identity
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 FEW_TOPICS = "topics.fields=[algebra, chemistry]"
@@ -106,15 +109,64 @@ def test_an_endpoint_costs_its_prices_and_a_batch_half_of_them(tmp_path: Path):
     ]
 
 
+FURTHER = (
+    "web.quality={samples: 1000, repeated: 200, words: 300, teacher: {kind: openai, model: judge, base_url: "
+    '"http://127.0.0.1:9/v1", price_input: 1.0, price_output: 2.0}}',
+    "code.textbooks.tokens=100000",
+    "code.exercises.tokens=20000",
+)
+
+
+def test_labels_and_what_is_written_for_code_are_foretold_beside_the_textbooks(tmp_path: Path):
+    recipe = endpoint("synth.tokens=100000", *FURTHER)
+    found = plan(recipe, tmp_path)
+    stages = {part["stage"]: part for part in found["further"]}
+    assert list(stages) == ["labels/web", "written/textbooks", "written/exercises"]
+    work = stages["labels/web"]["work"]
+    assert work["requests"] == work["units"] == 1200
+    rubric = len(load_rubric("education").messages("", 300)[0]["content"])
+    assert work["prompt_tokens"] == pytest.approx(1200 * (rubric / 4 + 300 * 1.3), rel=0.001)
+    by_hand = work["prompt_tokens"] / 1e6 * 1.0 + work["completion_tokens"] / 1e6 * 2.0
+    assert stages["labels/web"]["dollars"] == pytest.approx(by_hand)
+    assert work["completion_tokens"] <= 1200 * recipe.web.quality.sampling.max_tokens
+    assert stages["written/textbooks"]["work"]["tokens"] == pytest.approx(100_000, rel=0.02)
+    assert stages["written/exercises"]["teacher"] == "m"
+    parts = [found["generation"], *found["further"]]
+    parts_of_training = [variant["dollars"] or 0 for variant in found["training"]["variants"]]
+    total = sum(part["dollars"] for part in parts) + sum(parts_of_training) + (found["evaluation"]["dollars"] or 0)
+    assert found["totals"]["dollars"] == pytest.approx(total)
+    # What is written for the code corpus is there to train on.
+    bare = plan(endpoint("synth.tokens=100000", "code.textbooks=null", "code.exercises=null"), tmp_path)
+    assert bare["further"] == []
+    passes = [each["training"]["variants"][0]["epochs"]["code"] for each in (bare, found)]
+    characters = recipe.code.characters
+    written = 4 * sum(stages[f"written/{kind}"]["work"]["tokens"] for kind in ("textbooks", "exercises"))
+    assert passes[0] / passes[1] == pytest.approx((characters + written) / characters, rel=0.01)
+
+
+def test_a_budget_is_for_all_that_teachers_are_asked(tmp_path: Path):
+    found = plan(endpoint("synth.tokens=100000", "synth.budget.tokens=1000000", *FURTHER), tmp_path)
+    tokens = sum(
+        part["work"]["prompt_tokens"] + part["work"]["completion_tokens"]
+        for part in (found["generation"], *found["further"])
+    )
+    assert f"(estimate: {tokens:,} in and out)" in found["budget"]
+
+
+def test_a_filter_that_is_trained_already_asks_nobody(tmp_path: Path):
+    trained = ("web.quality.trained=filter", "code.textbooks=null", "code.exercises=null")
+    assert plan(endpoint(*trained), tmp_path)["further"] == []
+
+
 def test_the_budget_is_held_against_the_estimate():
     half = endpoint("synth.budget.dollars=2").synth
-    assert budget_sentence(half, WORK, 4.0) == (
+    assert budget_sentence(half, 800_000, 4.0) == (
         "The budget of $2.00 ends the run at about 50% of the tokens (estimate: $4.00)."
     )
-    assert budget_sentence(half, WORK, 1.0) == "The budget of $2.00 is enough: the estimate is $1.00, 50% of it."
+    assert budget_sentence(half, 800_000, 1.0) == "The budget of $2.00 is enough: the estimate is $1.00, 50% of it."
     tokens = endpoint("synth.budget={dollars: 100, tokens: 200000}").synth
-    assert "200,000 tokens ends the run at about 25%" in (budget_sentence(tokens, WORK, 1.0) or "")
-    assert budget_sentence(endpoint().synth, WORK, 1.0) is None
+    assert "200,000 tokens ends the run at about 25%" in (budget_sentence(tokens, 800_000, 1.0) or "")
+    assert budget_sentence(endpoint().synth, 800_000, 1.0) is None
 
 
 def test_json_holds_what_the_screens_are_made_of_and_nothing_is_written(
@@ -135,7 +187,8 @@ def test_json_holds_what_the_screens_are_made_of_and_nothing_is_written(
 
 @pytest.mark.parametrize("columns", [80, 100])
 def test_the_screens_fit_their_width(columns: int):
-    text = command(str(RECIPES / "mini-gpu.yaml"), "--set", FEW_TOPICS, columns=columns)
+    further = [part for setting in FURTHER for part in ("--set", setting)]
+    text = command(str(RECIPES / "mini-gpu.yaml"), "--set", FEW_TOPICS, *further, columns=columns)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= columns
     for word in ("Nothing is started", "units to ask", "plan.writing_batch", "RTX 4090", "GFLOP a token", "Together"):
         assert word in text
@@ -266,9 +319,10 @@ def write_run(folder: Path, recipe: Recipe, *, corpus: bool) -> RunFolder:
         journal = folder / "journal" / "replies.jsonl"
         journal.parent.mkdir(exist_ok=True)
         reply = {"text": "x", "finish_reason": "stop", "prompt_tokens": 111, "completion_tokens": 222, "seconds": 1.0}
-        lines = [{"key": f"{number:064x}", "tag": "older", "reply": reply | {"completion_tokens": 9}} for number in [0]]
-        lines += [{"key": f"{number:064x}", "tag": "newest", "reply": reply} for number in range(1, 121)]
-        lines += [{"tag": "newest", "elapsed": 90.0}]
+        tag = answer_tag(teacher_identity(recipe.synth.teacher), recipe.synth.sampling)
+        lines = [{"key": f"{number:064x}", "tag": tag, "reply": reply} for number in range(120)]
+        lines += [{"tag": tag, "elapsed": 90.0}]
+        lines += [{"key": f"{999:064x}", "tag": "scores", "reply": reply | {"completion_tokens": 9}}]  # of a filter
         journal.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"tag": "new', encoding="utf-8")
         if corpus:
             facts = {"units": 100, "accepted": 50, "tokens": 15_000}
@@ -331,11 +385,13 @@ def test_a_table_of_prices_names_only_what_differs():
 
 def test_a_source_that_would_be_seen_too_often_is_said_before_it_is_made(tmp_path: Path):
     notes = plan(shipped("demo", FEW_TOPICS, "synth.tokens=5000"), tmp_path)["notes"]
-    (warning,) = [note for note in notes if "train.max_epochs (5)" in note]
-    # 0.8 x 204,800 tokens out of 0.8 x 5,000 and what the last document has beyond.
-    times = re.match(r"synthetic, mixed: synthetic would be seen about ([0-9.]+) times", warning)
-    assert times
-    assert float(times[1]) == pytest.approx(41, rel=0.1)
+    warnings = [note for note in notes if "train.max_epochs (5)" in note]
+    assert [warning.split(", by estimate: ")[0] for warning in warnings] == ["synthetic", "mixed"]
+    # 0.8 x 204,800 tokens out of 0.8 x 5,000 and what the last document has beyond; half of that in the mixture.
+    for warning, expected in zip(warnings, (41, 20.5), strict=True):
+        times = re.search(r"synthetic is seen ([0-9.]+) times", warning)
+        assert times
+        assert float(times[1]) == pytest.approx(expected, rel=0.1)
 
 
 def test_no_pytorch_no_network_and_no_key_are_needed(tmp_path: Path):

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from primer.documents import SCHEMA, CorpusWriter, Document
-from primer.recipe import CORPUS_ORDER, HubDataset, Recipe, Web
+from primer.recipe import CORPUS_ORDER, Recipe
+from primer.recipe_corpora import HubDataset, Web
 from primer.run import Built, RunFolder, Stage
 from primer.words import text_hash
 from synth.card import CARD, COLUMNS, corpus_card, write_cards

@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from source_samples import problem, prose, recipe, rows_of
+from source_samples import parts_of, problem, prose, texts_of
 
-from primer.recipe import HubDataset
-from synth.web import build_web
+from primer.recipe_corpora import HubDataset
 
 
 @pytest.fixture
@@ -29,18 +28,27 @@ def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(folder)
 
 
-def test_a_data_set_is_streamed_in_an_order_of_the_seed(hub_folder: str, tmp_path: Path):
+def test_a_data_set_is_streamed_in_an_order_of_the_seed(hub_folder: str):
     source = HubDataset(kind="dataset", path=hub_folder, name="second")
-    texts = []
-    for number, seed in enumerate((1, 1, 2)):
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        facts = build_web(recipe(source, seed=seed, characters=15_000), folder).facts
-        assert facts["exhausted"] is False
-        texts.append({row["id"]: row["text"] for row in rows_of(folder)})
-        assert all(text.startswith("second Document") for text in texts[-1].values())
-    assert texts[0] == texts[1]
-    assert texts[0] != texts[2]
+    first, again, other = (texts_of(source, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert sorted(first) == sorted(other) == sorted(f"second {prose(i)}" for i in range(60))
+
+
+@pytest.mark.parametrize("files", [1, 5])
+def test_parts_hold_each_text_once(files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    for number in range(files):
+        table = pa.table({"text": [prose(1000 * number + i) for i in range(40)]})
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=10)
+    source = HubDataset(kind="dataset", path=str(tmp_path))
+    parts = parts_of(source, characters=96_000_000)
+    assert len(parts) == 3
+    assert all(parts)
+    texts = [text.text for part in parts for text in part]
+    assert sorted(texts) == sorted(prose(1000 * number + i) for number in range(files) for i in range(40))
+    assert len(parts_of(source, characters=32_000_000_000)) == (4 if files == 1 else 20)  # row groups
 
 
 @pytest.mark.parametrize(
@@ -57,27 +65,26 @@ def test_a_data_set_is_streamed_in_an_order_of_the_seed(hub_folder: str, tmp_pat
         ({"text_column": "n"}, "column 'n' holds int"),
     ],
 )
-def test_mistakes_about_a_data_set_are_explained(change: dict[str, Any], said: str, hub_folder: str, tmp_path: Path):
+def test_mistakes_about_a_data_set_are_explained(change: dict[str, Any], said: str, hub_folder: str):
     settings = {"kind": "dataset", "path": hub_folder, "name": "first"} | change
-    assert said in problem(HubDataset(**settings), tmp_path / "out")
+    assert said in problem(HubDataset(**settings))
 
 
-def test_a_damaged_data_set_is_named(hub_folder: str, tmp_path: Path):
+def test_a_damaged_data_set_is_named(hub_folder: str):
     (Path(hub_folder) / "first" / "train.parquet").write_bytes(b"junk")
     source = HubDataset(kind="dataset", path=hub_folder, name="first")
-    assert "dataset (first), split train cannot be read" in problem(source, tmp_path / "out")
+    assert "dataset (first), split train cannot be read" in problem(source)
 
 
 def test_a_data_set_without_data_is_named(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     source = HubDataset(kind="dataset", path=str(tmp_path / "empty"))
-    assert "empty, split train cannot be read" in problem(source, tmp_path / "out")
+    assert "empty, split train cannot be read" in problem(source)
 
 
 _HUB_PROGRAM = """
 import http.server, os, sys, threading, time
-from pathlib import Path
-status, header = sys.argv[2:4]
+status, header = sys.argv[1:3]
 if status == "closed":
     os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 else:
@@ -93,12 +100,12 @@ else:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
 from primer.errors import PrimerError
-from primer.recipe import HubDataset, Recipe, Web
-from synth.web import build_web
+from primer.recipe_corpora import HubDataset
+from synth.sources import open_source
 source = HubDataset(kind="dataset", path="some/dataset")
 started = time.monotonic()
 try:
-    build_web(Recipe(name="x", web=Web(source=source)), Path(sys.argv[1]))
+    open_source(source, "web.source", 0, 3_000_000)
 except PrimerError as error:
     print(error)
 assert time.monotonic() - started < 30
@@ -118,7 +125,7 @@ def test_a_hub_that_cannot_help_says_so_quickly(status: str, header: str, said: 
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING")) and "proxy" not in k.lower()
     }
-    command = [sys.executable, "-c", _HUB_PROGRAM, str(tmp_path), status, header]
+    command = [sys.executable, "-c", _HUB_PROGRAM, status, header]
     process = subprocess.run(
         command,
         env=environment | {"HF_HOME": str(tmp_path / "home")},
@@ -129,9 +136,8 @@ def test_a_hub_that_cannot_help_says_so_quickly(status: str, header: str, said: 
     )
     assert process.returncode == 0, process.stderr
     assert said in process.stdout
-    assert not list(tmp_path.glob("*.parquet"))
 
 
-def test_a_hub_that_may_not_be_asked(tmp_path: Path):
+def test_a_hub_that_may_not_be_asked():
     source = HubDataset(kind="dataset", path="some/dataset")
-    assert "HF_HUB_OFFLINE forbids asking it" in problem(source, tmp_path / "out")
+    assert "HF_HUB_OFFLINE forbids asking it" in problem(source)

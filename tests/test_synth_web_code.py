@@ -2,56 +2,56 @@
 
 import ast
 import bz2
-import json
 import re
 import sysconfig
+from itertools import islice
 from pathlib import Path
 
 import pytest
-from source_samples import WIKIPEDIA, recipe, rows_of
+from source_samples import WIKIPEDIA
 
-from primer.documents import SPLITS, corpus_hashes
 from primer.errors import PrimerError
-from primer.recipe import Code, Recipe
-from primer.run import Built
-from primer.words import text_hash
-from synth.code import build_code
+from primer.recipe_corpora import PythonLibrary
 from synth.python_library import cut_definitions
-from synth.text import clean
-from synth.web import build_web
+from synth.sources import AnySource, open_source
+from synth.text import SourceText, clean
 from synth.wikipedia import article_documents
 
 
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Built]:
-    folder = tmp_path_factory.mktemp("web")
-    return folder, build_web(recipe(WIKIPEDIA, characters=500_000), folder)
+def first_texts(source: AnySource, seed: int, number: int) -> list[SourceText]:
+    opened = open_source(source, "source", seed, 10**9)
+    assert opened.parts == 1
+    return list(islice(opened.read(0), number))
 
 
 @pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Built]:
-    folder = tmp_path_factory.mktemp("code")
-    return folder, build_code(Recipe(name="x", code=Code(characters=800_000)), folder, set())
+def articles() -> list[SourceText]:
+    return first_texts(WIKIPEDIA, 0, 250)
 
 
-def test_wikipedia_documents_are_clean_prose(web: tuple[Path, Built]):
-    rows = rows_of(web[0])
-    assert len(rows) > 150
+def test_wikipedia_documents_are_clean_prose(articles: list[SourceText]):
+    texts = articles
+    assert len(texts) == 250
     debris = re.compile(
         r"\{\{|\[\[|\]\]|thumb\||<ref|''|&[a-z]+;|\(\s*[;,]|\(\s*\)|[\ue000-\uf8ff]|Category:|\n\n\n| [,.;]|\bISBN\b"
     )
-    for row in rows:
-        assert not (found := debris.search(row["text"])), (row["title"], found)
-        assert 40 <= len(row["text"].split()) <= 1200, row["title"]
-        assert row["title"].split(":")[0] == row["group"].split(":")[0]
-        assert row["licence"] == "CC BY-SA 3.0"
-        assert row["origin"].startswith("https://en.wikipedia.org/wiki/")
-        paragraphs = [p for p in row["text"].split("\n") if p]
+    for text in texts:
+        assert not (found := debris.search(clean(text.text))), (text.title, found)
+        assert len(text.text.split()) <= 1200, text.title
+        assert str(text.title).split(":")[0] == text.group.split(":")[0]
+        assert text.licence == "CC BY-SA 3.0"
+        assert str(text.origin).startswith("https://en.wikipedia.org/wiki/")
+        paragraphs = [p for p in clean(text.text).split("\n") if p]
         in_lists = sum(len(p.split()) for p in paragraphs if p.startswith("- "))
-        assert 2 * in_lists <= len(row["text"].split()), row["title"]
-        assert all(re.search(r"[.!?…:][\"'”’)\]]*$", p) for p in paragraphs), row["title"]
-    headings = {row["title"].partition(": ")[2].lower() for row in rows}
+        assert 2 * in_lists <= len(text.text.split()), text.title
+        assert all(re.search(r"[.!?…:][\"'”’)\]]*$", p) for p in paragraphs), text.title
+    headings = {str(text.title).partition(": ")[2].lower() for text in texts}
     assert not headings & {"see also", "references", "external links", "further reading", "bibliography", "notes"}
+
+
+def test_the_seed_decides_the_order(articles: list[SourceText]):
+    again, other = (first_texts(WIKIPEDIA, seed, 30) for seed in (0, 1))
+    assert articles[:30] == again != other
 
 
 def test_wiki_markup_becomes_prose():
@@ -114,54 +114,21 @@ def test_damaged_wikipedia_file_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         wikipedia.dump_path()
 
 
-def test_splits_share_no_article_and_facts_agree(web: tuple[Path, Built], code: tuple[Path, Built]):
-    for (folder, built), name in ((web, "web"), (code, "code")):
-        groups = {split: {row["group"] for row in rows_of(folder, split)} for split in SPLITS}
-        assert groups["train"]
-        assert groups["held_out"]
-        assert not groups["train"] & groups["held_out"]
-        rows = rows_of(folder)
-        assert sorted(row["id"] for row in rows) == [f"{name}-{i:06d}" for i in range(len(rows))]
-        assert all(row["hash"] == text_hash(row["text"]) for row in rows)
-        assert len({row["hash"] for row in rows}) == len(rows)
-        facts = built.facts
-        assert facts["documents"] == facts["train_documents"] + facts["held_out_documents"] == len(rows)
-        assert facts["characters"] == sum(len(row["text"]) for row in rows)
-        assert facts["groups"] == sum(map(len, groups.values()))
-        assert {"duplicates_removed", "too_short", "origin", "licence"} <= set(facts)
-        json.dumps(facts)
-
-
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_take(tmp_path: Path):
-    def build(seed: int, number: int) -> dict[str, bytes]:
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        build_web(recipe(WIKIPEDIA, seed=seed, characters=150_000, held_out=0.4), folder)
-        return {p.name: p.read_bytes() for p in folder.iterdir()}
-
-    first = build(3, 0)
-    assert build(3, 1) == first
-    assert build(4, 2)["train-00000.parquet"] != first["train-00000.parquet"]
-
-
-def test_code_is_spread_over_the_library(code: tuple[Path, Built]):
-    folder, built = code
-    rows = rows_of(folder)
-    groups = {row["group"] for row in rows}
+def test_code_is_spread_over_the_library():
+    texts = first_texts(PythonLibrary(kind="python_library"), 0, 150)
+    groups = {text.group for text in texts}
     assert len({group.split("/")[0] for group in groups}) > 15
     assert not any(
         re.search(r"(^|/)(tests?|idlelib|lib2to3|encodings|site-packages)/|topics\.py", group) for group in groups
     )
-    assert {row["licence"] for row in rows} == {"PSF-2.0"}
-    assert 700_000 < built.facts["characters"] <= 800_000
-    assert built.facts["exhausted"] is False
-    for row in rows:
-        assert 900 < len(row["text"]) < 45_000, row["title"]
-    whole = [row for row in rows if "(part" not in row["title"]]
+    assert {text.licence for text in texts} == {"PSF-2.0"}
+    for text in texts:
+        assert 900 < len(text.text) < 45_000, text.title
+    whole = [text for text in texts if "(part" not in str(text.title)]
     library = Path(sysconfig.get_path("stdlib"))
-    for row in whole[:20]:
-        assert row["text"] == clean((library / row["group"]).read_text(encoding="utf-8"))
-        ast.parse(row["text"])
+    for text in whole[:20]:
+        assert text.text == (library / text.group).read_text(encoding="utf-8")
+        ast.parse(text.text)
 
 
 def test_cutting_loses_nothing_and_cuts_before_definitions():
@@ -178,13 +145,12 @@ def test_cutting_loses_nothing_and_cuts_before_definitions():
     for piece in pieces:
         assert re.match(r"# about f|class Long|    # method m", piece), piece[:60]
     assert cut_definitions("def f(:\n" * 1000, longest=100) == ["def f(:\n" * 1000]  # no Python: left whole
-
-
-def test_a_text_in_another_corpus_is_left_out(code: tuple[Path, Built], tmp_path: Path):
-    known = corpus_hashes([code[0]])
-    built = build_code(Recipe(name="x", code=Code(characters=400_000)), tmp_path, known)
-    assert built.facts["duplicates_removed"] == len(known)
-    assert not corpus_hashes([tmp_path]) & known
+    deep = "x = " + "(" * 5000 + ")" * 5000
+    assert cut_definitions(deep, longest=100) == [deep]
+    paged = source.replace("\n# about", "\n\f\n# about")  # form feeds end no line for the parser
+    pieces = cut_definitions(paged, longest=3_000)
+    assert "".join(pieces) == paged
+    assert all(re.match(r"(\f\n)?# about f|class Long|    # method m", piece) for piece in pieces)
 
 
 def test_python_library_only_needs_files(tmp_path: Path):

@@ -189,12 +189,36 @@ def test_variants_start_from_the_same_weights_and_differ_in_data_alone(tmp_path:
     assert read_log(first)[0]["loss"] != read_log(first.parent / "b")[0]["loss"]
 
 
-def test_a_budget_too_large_for_any_variant_stops_before_training(tmp_path: Path):
-    variants = [{"name": "a", "mixture": {"web": 0.5, "code": 0.5}}, {"name": "b", "mixture": {"code": 1.0}}]
-    asked = recipe(variants=variants, train={"tokens": 200_000, "max_epochs": 7.0})
-    with pytest.raises(PrimerError, match="Variant 'b' needs") as caught:
+def test_a_source_seen_too_often_is_a_warning_and_no_variant_gets_less_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    variants = [{"name": "a", "mixture": {"web": 0.9, "code": 0.1}}, {"name": "b", "mixture": {"code": 1.0}}]
+    asked = recipe(variants=variants, train={"tokens": 5200, "learning_rate": 1e-9, "max_epochs": 0.28})
+    first = _train(tmp_path / "run", asked)
+    out = capsys.readouterr().err
+    lines = [line.split() for line in out.splitlines()]
+    heading = lines.index(["variant", "source", "asked", "will", "be", "tokens", "there", "are", "passes"])
+    assert lines[heading + 1][:5] == ["a", "web", "90%", "90.00%", "4,608"]  # 5,200 tokens in whole batches are 5,120
+    assert lines[heading + 2][:4] == ["code", "10%", "10.00%", "512"]
+    assert lines[heading + 3][:5] == ["b", "code", "100%", "100.00%", "5,120"]
+    assert out.count("there are") == 1  # of all variants, once
+    facts = {
+        name: json.loads((first.parent / name / "manifest.json").read_text(encoding="utf-8"))["facts"] for name in "ab"
+    }
+    (warning,) = facts["b"]["warnings"]
+    assert "code is seen" in warning
+    assert out.count(f"b: {warning}") == 1
+    assert facts["a"]["warnings"] == []
+    for name, fact in facts.items():
+        assert (fact["tokens"], fact["steps"], sum(fact["tokens_by_source"].values())) == (5120, 20, 5120)
+        assert len(read_log(first.parent / name)) == 20
+
+
+def test_a_source_shorter_than_a_sequence_stops_before_training(tmp_path: Path):
+    variants = [{"name": "a", "mixture": {"web": 1.0}}, {"name": "b", "mixture": {"code": 1.0}}]
+    asked = recipe(variants=variants, model={"context": 40_000}, train={"tokens": 40_000, "batch_tokens": 40_000})
+    with pytest.raises(PrimerError, match="fewer than one sequence of 40,001"):
         _train(tmp_path / "run", asked)
-    assert "max_epochs" in caught.value.remedy
     assert not (tmp_path / "run/models").exists()
 
 
@@ -240,7 +264,7 @@ def _trainer(tmp_path: Path, asked: Recipe, uninterrupted: Path, precision: str 
     shards = {"web": Shard(tokens, "web", tokenizer_hash(load_tokenizer(tokens)))}
     model = Phi(Shape.of(asked.model, 300))
     model.initialize(0)
-    mixture = Mixture(shards, {"web": 1.0}, asked.model.context, 0)
+    mixture = Mixture(shards, {"web": 1000}, asked.model.context, 0)
     hardware = Hardware(torch.device("cpu"), precision, "CPU", None)
     return loop.Trainer(asked, "models/test", model, mixture, hardware, tmp_path)
 

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from primer.documents import Document, write_corpus
-from primer.recipe import Recipe
+from primer.recipe import Recipe, SourceName
 from primer.run import Built, RunFolder, Stage
 from primer.words import text_hash
 from train.shards import Shard, write_shard
@@ -68,7 +68,7 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate(sections)
 
 
-def make_shards(folder: Path, tokenizer: Tokenizer, counts: dict[str, int]) -> dict[str, Shard]:
+def make_shards(folder: Path, tokenizer: Tokenizer, counts: dict[SourceName, int]) -> dict[SourceName, Shard]:
     """Shards of random documents, opened."""
     mark = tokenizer_hash(tokenizer)
     for source, count in counts.items():

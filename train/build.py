@@ -12,14 +12,15 @@ from typing import Any
 from primer.documents import read_documents
 from primer.errors import PrimerError
 from primer.progress import bar, say
-from primer.recipe import Recipe, Variant
+from primer.recipe import Recipe, SourceName, Variant
 from primer.run import Built, RunFolder, write_json
 from train.checkpoint import remove_checkpoints
 from train.export import export_model
 from train.hardware import Hardware, choose_hardware
 from train.loop import Trainer
-from train.mixture import Mixture, variant_mixture
+from train.mixture import variant_mixture
 from train.model import Phi
+from train.portions import Portion, budget_sequences, mixed_portions, repetition_warnings
 from train.shape import Shape, flops_per_token, parameter_count
 from train.shards import Header, Shard, read_header, write_shard
 from train.tokenizer import (
@@ -106,17 +107,16 @@ def _train(recipe: Recipe, variant: Variant, run: RunFolder, folder: Path) -> di
     tokens = run.folder("tokens")
     tokenizer = load_tokenizer(tokens)
     mark = tokenizer_hash(tokenizer)
-    shards: dict[str, Shard] = {source: Shard(tokens, source, mark) for source in recipe.used_sources()}
-    steps = recipe.train.tokens // recipe.train.batch_tokens
-    sequences = steps * (recipe.train.batch_tokens // recipe.model.context)
-    for other in recipe.variants:  # all of them: better now than after the first one's training
-        variant_mixture(recipe, other, shards).check(sequences, recipe.train.max_epochs, other.name)
+    shards: dict[SourceName, Shard] = {source: Shard(tokens, source, mark) for source in recipe.used_sources()}
+    available = {source: len(shard) for source, shard in shards.items()}
+    mixed = mixed_portions(recipe, available)
+    parts = mixed[variant.name]
     mixture = variant_mixture(recipe, variant, shards)
     for shard in mixture.shards.values():
         shard.verify()
     hardware = choose_hardware(recipe.train)
     shape = Shape.of(recipe.model, model_vocabulary(tokenizer, recipe.tokenizer.kind))
-    _introduce(recipe, variant, mixture, shape, hardware, steps)
+    _introduce(recipe, variant, parts, shape, hardware)
     model = Phi(shape)
     model.initialize(recipe.seed)
     seconds, skipped = Trainer(recipe, f"models/{variant.name}", model, mixture, hardware, folder).run()
@@ -127,33 +127,33 @@ def _train(recipe: Recipe, variant: Variant, run: RunFolder, folder: Path) -> di
             f"The loss of variant {variant.name!r} was not a number in the last tenth of its steps.",
             "Lower train.learning_rate, or set train.gradient_clip to 1.0 or train.precision to bf16.",
         )
-    trained = steps * recipe.train.batch_tokens
+    trained = budget_sequences(recipe) * recipe.model.context
+    assert trained == sum(part.tokens for part in parts)  # the same for every variant, whatever its sources
     flops = flops_per_token(shape, causal=False)
     rate = trained / seconds
     return {
         "parameters": parameter_count(shape),
         "tokens": trained,
-        "steps": steps,
+        "steps": trained // recipe.train.batch_tokens,
         "skipped_steps": skipped,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(rate, 1),
         "device": hardware.name,
         "precision": hardware.precision,
         "final_loss": loss,
-        "epochs": {source: round(times, 4) for source, times in mixture.epochs(sequences).items()},
-        "tokens_by_source": {source: n * recipe.model.context for source, n in mixture.counts(sequences).items()},
+        "epochs": {part.source: round(part.passes, 4) for part in parts},
+        "tokens_by_source": {part.source: part.tokens for part in parts},
+        "warnings": repetition_warnings(recipe, mixed)[variant.name],
         "mfu": round(rate * flops / hardware.peak_flops, 4) if hardware.peak_flops else None,
         "mfu_convention": f"attention over the full square, {flops / 1e9:.4g} GFLOP per token",
     }
 
 
-def _introduce(
-    recipe: Recipe, variant: Variant, mixture: Mixture, shape: Shape, hardware: Hardware, steps: int
-) -> None:
+def _introduce(recipe: Recipe, variant: Variant, parts: list[Portion], shape: Shape, hardware: Hardware) -> None:
     sequences = recipe.train.batch_tokens // recipe.model.context
-    shares = ", ".join(f"{share:.0%} {source}" for source, share in variant.mixture.items() if share)
-    epochs = ", ".join(f"{source} {times:.2f}" for source, times in mixture.epochs(steps * sequences).items())
+    steps = budget_sequences(recipe) // sequences
+    mixture = ", ".join(f"{part.share:.2%} {part.source} ({part.passes:.2f} passes)" for part in parts)
     say(
-        f"  models/{variant.name}: {shares}; {parameter_count(shape):,} parameters, {steps:,} steps of {sequences:,} x "
-        f"{shape.context:,} tokens, {hardware.precision} on {hardware.name}; epochs: {epochs}"
+        f"  models/{variant.name}: {mixture}; {parameter_count(shape):,} parameters, {steps:,} steps of "
+        f"{sequences:,} x {shape.context:,} tokens, {hardware.precision} on {hardware.name}"
     )

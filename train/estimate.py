@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from primer.environment import usable_cores
 from primer.gpus import known_gpus
-from primer.recipe import Recipe, Variant
+from primer.recipe import Recipe
 from primer.recipe_plan import GpuName
 from primer.run import RunFolder
+from train.portions import Portion, budget_sequences, mixed_portions, repetition_warnings
 from train.shape import Shape, flops_per_token, parameter_count
 
 # `plan.training_device: auto` trains on the CPU what takes less than this there, in seconds.
@@ -93,16 +94,15 @@ def estimate_training(recipe: Recipe, run: RunFolder, source_tokens: Mapping[str
         source_tokens: About how many tokens of each source there are.
 
     Raises:
-        PrimerError: If a manifest of the run folder is damaged.
+        PrimerError: If a manifest of the run folder is damaged, or a source would be shorter than one sequence.
     """
     shape = Shape.of(recipe.model, recipe.tokenizer.vocabulary_size)
     per_token, parameters = flops_per_token(shape, causal=False), parameter_count(shape)
     device = _device(recipe, per_token)
-    variants = [
-        _variant(recipe, variant, device, per_token, _measured_rate(run, recipe, device, parameters), source_tokens)
-        for variant in recipe.variants
-    ]
-    return Training(parameters, per_token, device, variants, _notes(recipe, device, parameters, variants))
+    measured = _measured_rate(run, recipe, device, parameters)
+    mixed = mixed_portions(recipe, {source: int(source_tokens[source]) for source in recipe.used_sources()})
+    variants = [_variant(recipe, name, device, per_token, measured, parts) for name, parts in mixed.items()]
+    return Training(parameters, per_token, device, variants, _notes(device, parameters, recipe, mixed))
 
 
 def forward_flops(recipe: Recipe) -> float:
@@ -159,32 +159,26 @@ def _measured_rate(run: RunFolder, recipe: Recipe, device: Device, parameters: i
 
 
 def _variant(
-    recipe: Recipe,
-    variant: Variant,
-    device: Device,
-    per_token: float,
-    measured: float | None,
-    source_tokens: Mapping[str, float],
+    recipe: Recipe, name: str, device: Device, per_token: float, measured: float | None, parts: Sequence[Portion]
 ) -> VariantEstimate:
-    tokens = recipe.train.tokens // recipe.train.batch_tokens * recipe.train.batch_tokens
+    tokens = budget_sequences(recipe) * recipe.model.context
     count = device.count if device.gpu else 1
     rate = device.flops / per_token if measured is None else measured * count
     seconds = tokens / rate
-    shares = {source: share for source, share in variant.mixture.items() if share > 0}
     return VariantEstimate(
-        name=variant.name,
+        name=name,
         tokens=tokens,
         flops=tokens * per_token,
         tokens_per_second=rate,
         seconds=seconds,
         gpu_hours=seconds * count / 3600 if device.gpu else None,
         dollars=seconds / 3600 * device.price if device.price is not None else None,
-        epochs={source: tokens * share / max(1.0, source_tokens[source]) for source, share in shares.items()},
+        epochs={part.source: part.passes for part in parts},
         origin="assumed" if measured is None else "measured here",
     )
 
 
-def _notes(recipe: Recipe, device: Device, parameters: int, variants: list[VariantEstimate]) -> list[str]:
+def _notes(device: Device, parameters: int, recipe: Recipe, mixed: Mapping[str, Sequence[Portion]]) -> list[str]:
     notes = []
     needed = parameters * _TRAINING_BYTES / 1e9
     gpu = known_gpus()[device.gpu] if device.gpu else None
@@ -193,13 +187,5 @@ def _notes(recipe: Recipe, device: Device, parameters: int, variants: list[Varia
             f"The model does not fit: weights, gradients and moments take {needed:,.0f} GB, one {gpu.title} has "
             f"{gpu.memory:g} GB."
         )
-    most = recipe.train.max_epochs
-    for source in recipe.used_sources():
-        over = [variant for variant in variants if variant.epochs.get(source, 0) > most]
-        if over:
-            times = max(variant.epochs[source] for variant in over)
-            notes.append(
-                f"{', '.join(variant.name for variant in over)}: {source} would be seen about {times:.1f} times, more "
-                f"than train.max_epochs ({most:g}) allows: the training would refuse to begin."
-            )
-    return notes
+    every = repetition_warnings(recipe, mixed)
+    return notes + [f"{name}, by estimate: {sentence}" for name, sentences in every.items() for sentence in sentences]

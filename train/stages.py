@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
+from rich.table import Table
+
 from primer.fingerprint import stage_settings
+from primer.progress import console, say
 from primer.recipe import Recipe, Variant
 from primer.run import Built, RunFolder, Stage
+from train.portions import Portion, mixed_portions, repetition_warnings
 
 
 def train_variants(recipe: Recipe, run: RunFolder) -> None:
@@ -17,10 +22,10 @@ def train_variants(recipe: Recipe, run: RunFolder) -> None:
     source is the same for all: their differences come of the mixture of the data alone.
 
     Raises:
-        PrimerError: If a corpus is missing or too small for the budget, or the machine cannot train this model.
+        PrimerError: If a corpus is missing or shorter than one sequence, or the machine cannot train this model.
         KeyboardInterrupt: If a signal asked to stop; a checkpoint has been saved.
     """
-    run.complete(
+    tokens = run.complete(
         Stage(
             name="tokens",
             settings=stage_settings(recipe, "tokens"),
@@ -28,15 +33,40 @@ def train_variants(recipe: Recipe, run: RunFolder) -> None:
             build=partial(_tokens, recipe, run),
         )
     )
+    available = {source: tokens.facts["sources"][source]["train_tokens"] for source in recipe.used_sources()}
+
+    @cache  # said once, of all variants, before the first one that is trained
+    def introduce() -> None:
+        print_mixtures(recipe, mixed_portions(recipe, available))
+
     for variant in recipe.variants:
         run.complete(
             Stage(
                 name=f"models/{variant.name}",
                 settings={**stage_settings(recipe, "train"), "variant": variant.model_dump(mode="json")},
                 reads=("tokens",),
-                build=partial(_model, recipe, variant, run),
+                build=partial(_model, recipe, variant, run, introduce),
             )
         )
+
+
+def print_mixtures(recipe: Recipe, mixed: Mapping[str, Sequence[Portion]]) -> None:
+    """Print what every variant is trained on, and warn of sources that come back more often than the recipe allows."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("variant", overflow="fold")
+    table.add_column("source")
+    for heading in ("asked", "will be", "tokens", "there are", "passes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, parts in mixed.items():
+        for number, part in enumerate(parts):
+            style = "yellow" if part.passes > recipe.train.max_epochs else ""
+            shares = (f"{100 * part.asked:.4g}%", f"{part.share:.2%}")
+            figures = (*shares, f"{part.tokens:,}", f"{part.available:,}", f"{part.passes:.2f}")
+            table.add_row(name if number == 0 else "", part.source, *figures, style=style)
+    console.print(table)
+    for name, sentences in repetition_warnings(recipe, mixed).items():
+        for sentence in sentences:
+            say(f"[yellow]{name}: {sentence}[/]")
 
 
 # PyTorch and tokenizers are imported only where there is something to build.
@@ -46,7 +76,8 @@ def _tokens(recipe: Recipe, run: RunFolder, folder: Path) -> Built:
     return build_tokens(recipe, run, folder)
 
 
-def _model(recipe: Recipe, variant: Variant, run: RunFolder, folder: Path) -> Built:
+def _model(recipe: Recipe, variant: Variant, run: RunFolder, introduce: Callable[[], None], folder: Path) -> Built:
     from train.build import build_model
 
+    introduce()
     return build_model(recipe, variant, run, folder)

@@ -1,0 +1,228 @@
+"""Where the tasks of a pipeline run: on this machine, on Slurm, or on a Ray cluster, by datatrove's executors.
+
+A task that is complete is not run again, wherever it ran. The caller's process waits for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
+from loguru import logger
+
+from primer.errors import PrimerError
+from primer.progress import bar, say
+
+# What of Slurm's options datatrove takes by name, with the type of each; all others go to sbatch as they are.
+_SLURM_NUMBERS = ("cpus_per_task", "mem_per_cpu_gb", "gpus_per_task", "workers", "max_array_size", "tasks_per_job")
+_SLURM_WORDS = ("partition", "time", "qos")
+
+_POLL = 5.0  # seconds
+
+# A job that has left the queue may have written its last file a little earlier than this machine sees it.
+_GRACE = 60.0
+
+Pipeline = Sequence[Any]
+Execute = Callable[[Pipeline, int, Path], None]
+"""Runs a pipeline's tasks, so many, with a folder for logs, marks and notes."""
+
+
+def run_tasks(execute: Execute, pipeline: Pipeline, tasks: int, folder: Path, title: str, characters: int) -> None:
+    """Run the tasks of a pipeline whose last step is `synth.refine_steps.WriteDocuments`, and show how far they are.
+
+    Args:
+        execute: Where.
+        pipeline: Its steps.
+        tasks: How many tasks.
+        folder: For logs, marks of what is complete, and what tasks say (`notes`).
+        title: What is going on.
+        characters: About how many will be written.
+
+    Raises:
+        PrimerError: If a task failed; what it raised, if that was meant for people.
+    """
+    (folder / "notes").mkdir(parents=True, exist_ok=True)
+    with _watched(folder / "notes", title, characters):
+        try:
+            execute(pipeline, tasks, folder)
+        except PrimerError:
+            raise
+        except Exception:
+            _raise_note(folder)
+            raise
+    missing = [task for task in range(tasks) if not (folder / "completions" / f"{task:05d}").is_file()]
+    if missing:
+        _raise_note(folder)
+        raise PrimerError(
+            f"{title}: {len(missing):,} of {tasks:,} tasks did not finish (the first is {missing[0]}).",
+            f"See {folder}/logs/task_{missing[0]:05d}.log; the same command runs what is missing.",
+        )
+
+
+def locally(workers: int | None) -> Execute:
+    """On this machine, in so many processes (one a core, if None)."""
+
+    def execute(pipeline: Pipeline, tasks: int, folder: Path) -> None:
+        _QuietExecutor(
+            pipeline=list(pipeline),
+            tasks=tasks,
+            workers=min(tasks, workers or len(os.sched_getaffinity(0))),
+            logging_dir=str(folder),
+        ).run()
+
+    return execute
+
+
+class _QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc]
+    """datatrove's executor without its messages: what there is to say, the stage says."""
+
+    def run(self) -> Any:
+        with _quiet():
+            return super().run()
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
+        with _quiet():  # here, too: this may be another process
+            return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger.disable("datatrove")
+    try:
+        yield
+    finally:
+        logger.enable("datatrove")
+
+
+def on_slurm(options: Mapping[str, str]) -> Execute:
+    """As an array of jobs on Slurm; this process waits for them, and may be stopped and started again meanwhile.
+
+    Args:
+        options: `partition` and `time`; `cpus_per_task`, `mem_per_cpu_gb`, `gpus_per_task`, `workers` (jobs at once),
+            `qos`, `max_array_size`, `tasks_per_job`; anything else goes to sbatch (`account`).
+
+    Raises:
+        PrimerError: If an option is missing or no number, or there is no `sbatch` here.
+    """
+    known: dict[str, Any] = {"qos": ""} | {key: options[key] for key in _SLURM_WORDS if key in options}
+    for key in ("partition", "time"):
+        if key not in known:
+            raise PrimerError(
+                f"--slurm names no {key}.", "For example: --slurm partition=cpu --slurm time=12:00:00 (per job)."
+            )
+    for key in _SLURM_NUMBERS:
+        if key in options:
+            if not options[key].isdecimal():
+                raise PrimerError(f"--slurm {key}={options[key]}: expected a number.", f"Write {key}=4, for example.")
+            known[key] = int(options[key])
+    others = {key: value for key, value in options.items() if key not in (*_SLURM_WORDS, *_SLURM_NUMBERS)}
+    if shutil.which("sbatch") is None:
+        raise PrimerError("There is no `sbatch` here.", "Run this on a machine that submits to Slurm.")
+    return partial(_submit_and_wait, known, others)
+
+
+def _submit_and_wait(
+    known: Mapping[str, Any], others: Mapping[str, str], pipeline: Pipeline, tasks: int, folder: Path
+) -> None:
+    name = f"primer-{folder.stem}"  # of the stage, and its fingerprint
+    executor = SlurmPipelineExecutor(
+        pipeline=list(pipeline),
+        tasks=tasks,
+        logging_dir=str(folder.resolve()),
+        job_name=name,
+        venv_path=str(Path(sys.prefix) / "bin" / "activate"),
+        sbatch_args=dict(others),
+        **known,
+    )
+    if _in_queue(name):
+        say(f"  jobs named {name} are in Slurm's queue already: waiting for them")
+    else:
+        executor.run()
+        say(f"  submitted {tasks:,} tasks to Slurm as {name}; stopping this command stops none of them")
+    left = None
+    while executor.get_incomplete_ranks():
+        if _in_queue(name):
+            left = None
+        elif left is None:
+            left = time.monotonic()
+        elif time.monotonic() - left > _GRACE:
+            return  # the caller tells what is missing
+        time.sleep(_POLL)
+
+
+def _in_queue(name: str) -> bool:
+    found = subprocess.run(["squeue", "--noheader", "--name", name], capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise PrimerError(f"squeue failed: {found.stderr.strip()}", "Is Slurm's controller running?")
+    return bool(found.stdout.strip())
+
+
+def on_ray(address: str, workers: int | None) -> Execute:
+    """On the nodes of a Ray cluster.
+
+    Args:
+        address: `auto`, `HOST:PORT`, or `local` for a Ray on this machine.
+        workers: Tasks at once; None: as many as the cluster has cores.
+
+    Raises:
+        PrimerError: If Ray is not installed, or the cluster cannot be reached.
+    """
+
+    def execute(pipeline: Pipeline, tasks: int, folder: Path) -> None:
+        from datatrove.executor.ray import RayPipelineExecutor
+
+        from synth.ray_cluster import connected
+
+        with connected(address):
+            RayPipelineExecutor(
+                pipeline=list(pipeline), tasks=tasks, workers=workers or -1, logging_dir=str(folder.resolve())
+            ).run()
+
+    return execute
+
+
+def _raise_note(folder: Path) -> None:
+    """Raise what a task said of its failure, if one did."""
+    for path in sorted((folder / "notes").glob("failure-*.json")):
+        said = json.loads(path.read_text(encoding="utf-8"))
+        raise PrimerError(said["problem"], said["remedy"]) from None
+
+
+@contextmanager
+def _watched(notes: Path, title: str, characters: int) -> Iterator[None]:
+    """Show how far the tasks are, by what they write."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        started = time.monotonic()
+        first = _written(notes)[1]
+        while not ended.wait(1.0):
+            written, documents = _written(notes)
+            pace = (documents - first) / (time.monotonic() - started)
+            shown.update(written, f"{documents:,} documents, {pace:,.0f} documents/s")
+
+    with bar(title, characters, "characters") as shown:
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+
+
+def _written(notes: Path) -> tuple[int, int]:
+    """Characters and documents that the tasks have written."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in notes.glob("progress-*.json")]
+    return sum(one[0] for one in found), sum(one[1] for one in found)

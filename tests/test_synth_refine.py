@@ -1,0 +1,161 @@
+"""The refined source and the corpus made of it: filters, tasks, duplicates, and where it runs."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from primer.benchmarks import BUILT_IN_ITEMS
+from primer.documents import SPLITS, read_documents
+from primer.errors import PrimerError
+from primer.recipe import Recipe
+from primer.recipe_corpora import Corpus, LocalFiles, Screens, Web
+from primer.run import RunFolder
+from synth.corpora import filtering
+from synth.executors import locally
+from synth.filtered import complete_corpus
+from synth.refine import read_contaminated, sample_texts
+from synth.removed import RemovedReader
+
+_WORDS = ["river", "stone", "garden", "letter", "winter", "market", "window", "teacher", "bridge", "forest", "animal", "number", "paper", "silver", "planet", "engine", "morning", "village", "harbour", "kitchen", "painter", "soldier", "library", "weather", "country", "station", "picture", "evening", "history", "journey"]
+
+
+def prose(seed: int, sentences: int = 12) -> str:
+    """A text that heuristic rules take for prose."""
+    chance = random.Random(seed)
+    made = []
+    for _ in range(sentences):
+        chosen = chance.choices(_WORDS, k=9)
+        made.append(
+            f"The {chosen[0]} of the {chosen[1]} is {' '.join(chosen[2:6])} and a {chosen[6]} with that {chosen[7]}."
+        )
+    return " ".join(made)
+
+
+def files(folder: Path, texts: list[list[str]]) -> LocalFiles:
+    folder.mkdir()
+    for number, part in enumerate(texts):
+        lines = [json.dumps({"text": text, "url": f"https://example.org/{number}/{n}"}) for n, text in enumerate(part)]
+        (folder / f"{number}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return LocalFiles(kind="files", paths=[f"{folder}/*.jsonl"])
+
+
+def experiment(source: LocalFiles, characters: int = 10_000_000, **web: Any) -> Recipe:
+    about = {"screens": Screens(personal_data=True, toxicity=True), "characters": characters} | web
+    return Recipe(name="x", web=Web(source=source, **about), corpus=Corpus(held_out_share=0.2))
+
+
+def built(recipe: Recipe, run: Path, workers: int = 1) -> RunFolder:
+    with RunFolder.opened(run, recipe) as folder:
+        complete_corpus(filtering(recipe, folder, locally(workers)), "web", ())
+    return RunFolder(run)
+
+
+def rows(folder: RunFolder) -> list[dict[str, Any]]:
+    return [row for split in SPLITS for row in read_documents(folder.folder("corpus/web"), split)]
+
+
+def test_texts_are_screened_filtered_and_freed_of_duplicates_and_benchmarks(tmp_path: Path):
+    lines = (BUILT_IN_ITEMS / "science.jsonl").read_text(encoding="utf-8").splitlines()
+    asked = max((json.loads(line)["question"] for line in lines), key=len)
+    good = [prose(n) for n in range(40)]
+    planted = [
+        good[3],  # a copy
+        good[5].replace("The ", "THE "),  # a copy but for case
+        good[7].replace("river", "stream", 1),  # nearly a copy
+        "buy now " * 200,  # repeats itself
+        "too short",
+        f"{prose(100)} {asked} {prose(101)}",
+        f"{prose(102)} Write to somebody.else@some-company.com for more about the letter of that bridge.",
+    ]
+    folder = built(experiment(files(tmp_path / "web", [good + planted])), tmp_path / "run")
+    kept = rows(folder)
+    refined, corpus = folder.require("refined/web").facts, folder.require("corpus/web").facts
+    assert len(kept) == 41
+    assert refined["read"] == 47
+    assert refined["too_short"] == 1
+    assert sum(refined["rules"].values()) == 1
+    assert sum(refined["contaminated"].values()) == 1
+    assert refined["personal_data"] == {"email": 1}
+    assert (corpus["exact_duplicates"], corpus["near_duplicates"]) == (2, 1)
+    masked = [row for row in kept if row["masked"]]
+    assert len(masked) == 1
+    assert "some-company" not in masked[0]["text"]
+    assert all(0 <= row["toxicity"] < 0.5 for row in kept)
+    [passage] = read_contaminated(folder.folder("refined/web"))
+    assert asked.split()[0] in passage["passage"]
+    ids = {row["id"]: row["text"] for row in kept}
+    reader = RemovedReader(folder.folder("corpus/web"))
+    removed = [reader.row(number) for number in reader.numbers()]
+    assert [row["kind"] for row in removed] == ["exact", "exact", "near"]
+    for row, original in zip(removed, (good[3], good[5], good[7]), strict=True):
+        assert ids[row["kept"]] == original  # whoever doubts it can look at both
+
+
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("synth.parts.PART_CHARACTERS", 20_000)
+    monkeypatch.setattr("synth.parts._LEAST_BYTES", 1)
+    texts = [[prose(n * 100 + k) for k in range(20)] + [prose(7), prose(n)] for n in range(6)]
+    recipe = experiment(files(tmp_path / "web", texts), characters=80_000)
+    one, two = built(recipe, tmp_path / "one", 1), built(recipe, tmp_path / "two", 2)
+    parts = sorted(path.name for path in one.folder("refined/web").glob("part-*.parquet"))
+    assert len(parts) > 1
+    for stage in ("refined/web", "corpus/web"):
+        assert one.require(stage).outputs == two.require(stage).outputs, stage
+    assert sum(len(row["text"]) for row in rows(one)) <= 80_000
+
+
+def test_a_task_that_failed_is_the_only_one_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("synth.parts.PART_CHARACTERS", 20_000)
+    monkeypatch.setattr("synth.parts._LEAST_BYTES", 1)
+    source = files(tmp_path / "web", [[prose(n * 100 + k) for k in range(20)] for n in range(4)])
+    recipe = experiment(source, characters=80_000)
+    broken = next(iter(sorted((tmp_path / "web").glob("*.jsonl"))))
+    whole = broken.read_text(encoding="utf-8")
+    times = broken.stat()
+    broken.write_text(whole[:-3] + "xxx", encoding="utf-8")  # as long as before
+    import os
+
+    os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(PrimerError, match="not valid JSON"):
+        built(recipe, tmp_path / "run")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "partial").rglob("part-*.npy")}
+    assert 0 < len(before) < 4
+    broken.write_text(whole, encoding="utf-8")
+    os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
+    folder = built(recipe, tmp_path / "run")
+    after = {path.name: path.stat().st_mtime_ns for path in folder.folder("refined/web").glob("part-*.npy")}
+    assert before.items() <= after.items()
+    assert not list((tmp_path / "run" / "partial").iterdir())
+    assert len(rows(folder)) == 80
+
+
+def test_a_failure_in_another_process_reaches_the_person_in_the_same_words(tmp_path: Path):
+    source = files(tmp_path / "web", [[prose(n) for n in range(3)]])
+    (tmp_path / "web" / "0.jsonl").write_text('{"body": "no text here"}\n', encoding="utf-8")
+    recipe = experiment(source)
+    with pytest.raises(PrimerError, match="no column 'text'; there are 'body'"):
+        built(recipe, tmp_path / "run")
+
+
+def test_samples_for_labels_are_those_that_the_rules_keep(tmp_path: Path):
+    texts = [prose(1), "buy now " * 200, prose(2), "short", prose(3)]
+    recipe = experiment(files(tmp_path / "web", [texts]))
+    assert [sample.text for sample in sample_texts(recipe, "web", 2)] == [prose(1), prose(2)]
+    assert len(list(sample_texts(recipe, "web", 10))) == 3
+
+
+def test_a_source_of_which_nothing_passes_says_why(tmp_path: Path):
+    recipe = experiment(files(tmp_path / "web", [["short", "buy now " * 200]]))
+    with pytest.raises(PrimerError, match=r"of 2 texts were left out: .*1 too short") as caught:
+        built(recipe, tmp_path / "run")
+    assert "web.rules" in caught.value.remedy
+
+
+def test_rules_can_be_left_out(tmp_path: Path):
+    recipe = experiment(files(tmp_path / "web", [[prose(n) for n in range(9)] + ["buy now " * 200]]), rules=[])
+    assert len(rows(built(recipe, tmp_path / "run"))) == 10
