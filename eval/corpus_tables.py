@@ -28,8 +28,11 @@ _NOT_COMPARED = "not compared"
 
 def left_out(manifest: Manifest) -> dict[str, Any]:
     """The facts of a corpus about what was removed, masked and found, those that there are."""
-    keys = (*_LEFT_OUT, "personal_data", "toxicity", "exercises")
-    return {key: manifest.facts[key] for key in keys if manifest.facts.get(key) is not None}
+    keys = (*_LEFT_OUT, "personal_data", "toxicity")
+    facts = {key: manifest.facts[key] for key in keys if manifest.facts.get(key) is not None}
+    # A corpus holds the facts of what a teacher wrote for it under the names of those stages.
+    tried = (manifest.facts.get("exercises") or {}).get("exercises")
+    return facts | ({"exercises": tried} if tried else {})
 
 
 def contamination_column(found: Contamination | None) -> Callable[[Accuracy], Cell] | None:

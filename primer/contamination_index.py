@@ -70,7 +70,8 @@ class Index:
 
     Attributes:
         arrays: `words` (all items' words in a row), `starts` (of items in it, and its end), `need` (runs that a text
-            must share to be looked at), `runs` (hashes, sorted), `firsts` (of each run in `places`, and its end),
+            must share to be looked at), `runs` (hashes, sorted), `seen` (a bit for each 25 leading bits of a hash: most
+            look-ups end there), `firsts` (of each run in `places`, and its end),
             `places` (in `words`), `numbers` and `telling` (of each word's number), and in UTF-8 with their ends
             `vocabulary`, `texts`, `wheres`, `suites`; `suite_of` (of each item).
         numbers_of: Words to numbers; 0 is a word that no item has.
@@ -149,11 +150,11 @@ class Index:
         hashes = _hashes(words)
         if not len(hashes) or not len(arrays["runs"]):
             return
-        whole = np.flatnonzero(np.lib.stride_tricks.sliding_window_view(words, _RUN).all(axis=1))
-        rows = np.searchsorted(arrays["runs"], hashes[whole])
+        maybe = np.flatnonzero(arrays["seen"][hashes >> 10] >> (hashes >> 7 & 7) & 1)
+        rows = np.searchsorted(arrays["runs"], hashes[maybe])
         rows[rows == len(arrays["runs"])] = 0
-        known = arrays["runs"][rows] == hashes[whole]
-        here, rows = whole[known], rows[known]
+        known = arrays["runs"][rows] == hashes[maybe]
+        here, rows = maybe[known], rows[known]
         counts = arrays["firsts"][rows + 1].astype(np.int64) - arrays["firsts"][rows]
         if not len(counts):
             return
@@ -241,8 +242,11 @@ def _run_arrays(words: npt.NDArray[np.uint32], starts: Integers) -> dict[str, Ar
     # A word that is another breaks four runs; where words are evenly replaced one run in five is left. A long block
     # has enough whatever the item's length.
     need = np.maximum(have - _RUN * np.where(lengths < 14, 1, (1 - SHARE) * lengths), have // 5)
+    seen = np.zeros(1 << 25, np.bool_)
+    seen[runs[rare] >> 7] = True
     return {
         "runs": runs[rare],
+        "seen": np.packbits(seen, bitorder="little"),
         "firsts": np.cumsum([0, *counts[rare]], dtype=np.uint32),
         "places": places.astype(np.uint32),
         "need": np.clip(need, 1, BLOCK // 2).astype(np.uint16),

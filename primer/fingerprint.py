@@ -64,6 +64,7 @@ NEVER: frozenset[str] = frozenset(
         "train.compile",
         "train.checkpoint_seconds",
         "train.micro_batch",
+        "train.max_epochs",  # a warning, not a result
         "eval.data",  # the hashes of the files in it enter instead
         "plan",  # what is foretold, not what is done
     }

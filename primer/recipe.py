@@ -125,7 +125,7 @@ class Train(Section):
     epsilon: float = Field(1e-7, gt=0)
     weight_decay: float = Field(0.1, ge=0, description="Decoupled; on matrices only, not on biases and norms.")
     gradient_clip: float | None = Field(None, gt=0, description="Largest gradient norm; null means no clipping.")
-    max_epochs: float = Field(4.0, gt=0, description="How often a source may be repeated before it is an error.")
+    max_epochs: float = Field(4.0, gt=0, description="How often a source may be repeated without a warning.")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="auto: fp16 on a GPU, else fp32.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads; null means every core.")

@@ -86,7 +86,7 @@ class Screens(Section):
 
     personal_data: bool = Field(description="Mask addresses, telephone and card numbers, and keys.")
     toxicity: bool = Field(description="Score hostile and obscene language, and report how much of it there is.")
-    max_toxicity: Share | None = Field(None, description="Leave out texts that score higher; null: leave none out.")
+    max_toxicity: Share | None = Field(None, description="Leave out texts that score higher, such as 0.05; null: none.")
 
 
 class Web(Section):

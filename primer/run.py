@@ -25,7 +25,7 @@ from typing import Any
 from primer.errors import PrimerError
 from primer.fingerprint import NEVER, changed_keys, file_hash, fingerprint
 from primer.progress import say
-from primer.recipe import Recipe
+from primer.recipe import Recipe, SourceName
 from primer.recipe_file import dump_recipe, load_recipe
 
 # Packages whose version can change a result; those that are not installed are left out of the manifest.
@@ -81,7 +81,7 @@ class Manifest:
 
 def stage_names(recipe: Recipe) -> list[str]:
     """Names of a recipe's stages in the order in which they are made."""
-    corpora = [f"corpus/{source}" for source in recipe.needed_sources()]
+    corpora = [stage for source in recipe.needed_sources() for stage in _corpus_stages(recipe, source)]
     variants = [variant.name for variant in recipe.variants]
     return [
         *corpora,
@@ -91,6 +91,21 @@ def stage_names(recipe: Recipe) -> list[str]:
         *(f"eval/{v}" for v in variants),
         "report",
     ]
+
+
+def _corpus_stages(recipe: Recipe, source: SourceName) -> list[str]:
+    """The stages that end in a corpus."""
+    if source == "synthetic":
+        return ["corpus/synthetic"]
+    quality = recipe.web.quality if source == "web" else recipe.code.quality
+    trained_here = quality is not None and quality.trained is None
+    before = [f"labels/{source}", f"filter/{source}"] * trained_here
+    written = []
+    if source == "code":
+        written = ["written/textbooks"] * bool(recipe.code.textbooks) + ["written/exercises"] * bool(
+            recipe.code.exercises
+        )
+    return [*before, f"refined/{source}", *written, f"corpus/{source}"]
 
 
 class RunFolder:

@@ -132,14 +132,18 @@ def _show(pairs: _Pairs, numbers: list[int]) -> None:
 def _print_beside(console: Any, pairs: _Pairs, number: int) -> None:
     from rich.rule import Rule
     from rich.table import Table
+    from rich.text import Text
 
     removed, kept = pairs.pair(number)
     ours, theirs, note = compared(removed, kept)
     table = Table(box=None, expand=True, width=min(console.width, _WIDEST), padding=(0, 1))
-    for name, row in (("removed", removed), ("kept", kept)):
-        table.add_column("\n".join([name, *_about(name, row, removed)]), ratio=1, overflow="fold")
+    table.add_column("removed", ratio=1, overflow="fold")
+    table.add_column("kept", ratio=1, overflow="fold")
+    table.add_row(
+        *(Text("\n".join(_about(name, row, removed))) for name, row in (("removed", removed), ("kept", kept)))
+    )
     table.add_row(_styled(ours, "bold red"), _styled(theirs, "bold green"))
-    console.print(Rule(pairs.heading(number, removed), align="left"), table, note)
+    console.print(Rule(pairs.heading(number, removed), align="left", style="dim"), table, note)
 
 
 def _plain(pairs: _Pairs, number: int) -> str:

@@ -75,7 +75,7 @@ def find_duplicates(
         files: Their signatures, file by file in the order of the documents, which are numbered through.
         settings: What counts as a duplicate.
         earlier: Indexes of the corpora whose texts it must not repeat (`synth.duplicate_index`).
-        scratch: A folder for the segments and the result, some 420 bytes a document; what lies in it is removed.
+        scratch: A folder for the segments and the result, some 450 bytes a document; what lies in it is removed.
         block: Documents of a block.
 
     Raises:

@@ -88,21 +88,12 @@ class _QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc]
     """datatrove's executor without its messages: what there is to say, the stage says."""
 
     def run(self) -> Any:
-        with _quiet():
-            return super().run()
+        logger.disable("datatrove")
+        return super().run()
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
-        with _quiet():  # here, too: this may be another process
-            return super()._run_for_rank(rank, local_rank, node_rank)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    logger.disable("datatrove")
-    try:
-        yield
-    finally:
-        logger.enable("datatrove")
+        logger.disable("datatrove")  # here, too: this may be another process
+        return super()._run_for_rank(rank, local_rank, node_rank)
 
 
 def on_slurm(options: Mapping[str, str]) -> Execute:
@@ -136,7 +127,7 @@ def _submit_and_wait(
     known: Mapping[str, Any], others: Mapping[str, str], pipeline: Pipeline, tasks: int, folder: Path
 ) -> None:
     name = f"primer-{folder.stem}"  # of the stage, and its fingerprint
-    executor = SlurmPipelineExecutor(
+    executor = _Jobs(
         pipeline=list(pipeline),
         tasks=tasks,
         logging_dir=str(folder.resolve()),
@@ -145,20 +136,26 @@ def _submit_and_wait(
         sbatch_args=dict(others),
         **known,
     )
+    logger.disable("datatrove")
     if _in_queue(name):
         say(f"  jobs named {name} are in Slurm's queue already: waiting for them")
     else:
         executor.run()
         say(f"  submitted {tasks:,} tasks to Slurm as {name}; stopping this command stops none of them")
-    left = None
+    left = time.monotonic()
     while executor.get_incomplete_ranks():
         if _in_queue(name):
-            left = None
-        elif left is None:
             left = time.monotonic()
-        elif time.monotonic() - left > _GRACE:
+        elif time.monotonic() - left > _GRACE or any((folder / "notes").glob("failure-*.json")):
             return  # the caller tells what is missing
         time.sleep(_POLL)
+
+
+class _Jobs(SlurmPipelineExecutor):  # type: ignore[misc]
+    """datatrove's executor without its job that adds up statistics, which would stay queued for ever after a failure."""
+
+    def launch_merge_stats(self) -> None:
+        pass
 
 
 def _in_queue(name: str) -> bool:
@@ -184,6 +181,7 @@ def on_ray(address: str, workers: int | None) -> Execute:
 
         from synth.ray_cluster import connected
 
+        logger.disable("datatrove")
         with connected(address):
             RayPipelineExecutor(
                 pipeline=list(pipeline), tasks=tasks, workers=workers or -1, logging_dir=str(folder.resolve())

@@ -17,7 +17,7 @@ from synth.text import SourceText
 LONGEST_PAGE = 4 * 2**20  # bytes
 
 # Pictures and fonts that a browser saved inside the page.
-_EMBEDDED = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=%\s]+")
+_EMBEDDED = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=%]{1000,}")
 LONGEST_WITH_MEDIA = 16 * LONGEST_PAGE
 
 # The encoding that a page names in its head (HTML Standard, section 13.2.3.2: the first 1,024 bytes; many are later).

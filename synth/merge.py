@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from primer.documents import CorpusWriter, Document, read_shards
+from primer.errors import PrimerError
 from primer.progress import bar
 from primer.recipe import Recipe
 from primer.run import Built, RunFolder
@@ -98,6 +99,8 @@ def build_corpus(
                 continue
             identity = f"{name}-{taken.documents:06d}"
             if not taken.add(row, of_source=of_source):
+                if not taken.documents:
+                    raise _too_long(name, len(row["text"]), taken.room)
                 break
             corpus.add(cast(Document, row | {"id": identity}))
             index.add(signed)
@@ -105,6 +108,13 @@ def build_corpus(
     shutil.rmtree(scratch)
     facts = _facts(run, parts, taken)
     return Built(_summary(taken, facts["origin"]), corpus.counts | facts)
+
+
+def _too_long(name: CorpusName, length: int, room: int) -> PrimerError:
+    return PrimerError(
+        f"The first document of {name}.source has {length:,} characters, more than {name}.characters ({room:,}).",
+        f"Raise {name}.characters or divide the texts.",
+    )
 
 
 def _documents(part: Path) -> Iterator[Row]:

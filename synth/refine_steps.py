@@ -47,15 +47,14 @@ _BATCH = 64
 _TICK = 1.0
 
 _SENTENCE = re.compile(r"[^.!?…]+[.!?…]*[\"'”’)\]]*\s*")
-_WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 
 
 class Words(WordTokenizer):  # type: ignore[misc]
-    """Words and sentences by regular expressions: for counting them, a tenth of the time of a trained tokenizer."""
+    """Words between spaces, as Gopher's rules count them, and sentences by their last sign."""
 
     def word_tokenize(self, text: str) -> list[str]:
-        """Words and single signs of punctuation."""
-        return _WORD.findall(text)
+        """Words with the punctuation at their ends."""
+        return text.split()
 
     def sent_tokenize(self, text: str) -> list[str]:
         """Sentences, each with its end."""

@@ -159,8 +159,8 @@ def cleaning(source: str, foreign: str = "") -> dict[str, Any]:
         return {"exact_duplicates": 4, "near_duplicates": 22, "contaminated": {"built-in science": 2, "gsm8k": 1}}
     facts: dict[str, Any] = {"exact_duplicates": 1203, "near_duplicates": 18_441, "quality_removed": 61_902}
     if source == "code":
-        exercises = {"tried": 240, "passed": 181, "failed": 51, "timeout": 8}
-        return {**facts, "contaminated": {}, "personal_data": {}, "exercises": exercises}
+        exercises = {"tried": 240, "passed": 181, "by_reason": {"failed": 51, "timeout": 8}}
+        return {**facts, "contaminated": {}, "personal_data": {}, "exercises": {"units": 240, "exercises": exercises}}
     return {
         **facts,
         "contaminated": {"arc_easy": 31, "built-in reading": 1, "gsm8k": 6},

@@ -98,7 +98,10 @@ def test_pages_without_text_are_empty_texts(data: bytes, tmp_path: Path):
 
 def test_pictures_inside_a_page_do_not_count_but_endless_pages_do(tmp_path: Path):
     picture = base64.b64encode(bytes(range(256)) * (LONGEST_PAGE // 200)).decode()
-    assert HEART[2] in page_text(page(f'<img src="data:image/png;base64,{picture}">').encode())[0]
+    prose = "A small one is written data:image/png;base64,iVBOR and the words that follow it are still prose."
+    text, _ = page_text(page(f'<img src="data:image/png;base64,{picture}"><p>{prose}</p>').encode())
+    assert HEART[2] in text
+    assert prose in text
     assert page_text(page("<p>long</p>" * (LONGEST_PAGE // 10)).encode()) == ("", None)
     (tmp_path / "a.html.gz").write_bytes(gzip.compress(bytes(100 * LONGEST_PAGE)))
     assert "a.html.gz: the page has more than" in problem(files(tmp_path / "a.html.gz"))

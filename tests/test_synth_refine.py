@@ -13,7 +13,7 @@ from primer.benchmarks import BUILT_IN_ITEMS
 from primer.documents import SPLITS, read_documents
 from primer.errors import PrimerError
 from primer.recipe import Recipe
-from primer.recipe_corpora import Corpus, LocalFiles, Screens, Web
+from primer.recipe_corpora import Code, Corpus, LocalFiles, Screens, Web
 from primer.run import RunFolder
 from synth.corpora import filtering
 from synth.executors import locally
@@ -21,7 +21,11 @@ from synth.filtered import complete_corpus
 from synth.refine import read_contaminated, sample_texts
 from synth.removed import RemovedReader
 
-_WORDS = ["river", "stone", "garden", "letter", "winter", "market", "window", "teacher", "bridge", "forest", "animal", "number", "paper", "silver", "planet", "engine", "morning", "village", "harbour", "kitchen", "painter", "soldier", "library", "weather", "country", "station", "picture", "evening", "history", "journey"]
+_WORDS = [
+    *("river", "stone", "garden", "letter", "winter", "market", "window", "teacher", "bridge", "forest", "animal"),
+    *("number", "paper", "silver", "planet", "engine", "morning", "village", "harbour", "kitchen", "painter"),
+    *("soldier", "library", "weather", "country", "station", "picture", "evening", "history", "journey"),
+]
 
 
 def prose(seed: int, sentences: int = 12) -> str:
@@ -113,7 +117,7 @@ def test_a_task_that_failed_is_the_only_one_run_again(tmp_path: Path, monkeypatc
     monkeypatch.setattr("synth.parts.PART_CHARACTERS", 20_000)
     monkeypatch.setattr("synth.parts._LEAST_BYTES", 1)
     source = files(tmp_path / "web", [[prose(n * 100 + k) for k in range(20)] for n in range(4)])
-    recipe = experiment(source, characters=80_000)
+    recipe = experiment(source, characters=100_000)
     broken = next(iter(sorted((tmp_path / "web").glob("*.jsonl"))))
     whole = broken.read_text(encoding="utf-8")
     times = broken.stat()
@@ -159,3 +163,41 @@ def test_a_source_of_which_nothing_passes_says_why(tmp_path: Path):
 def test_rules_can_be_left_out(tmp_path: Path):
     recipe = experiment(files(tmp_path / "web", [[prose(n) for n in range(9)] + ["buy now " * 200]]), rules=[])
     assert len(rows(built(recipe, tmp_path / "run"))) == 10
+
+
+def test_the_corpus_ends_at_its_size_and_says_so(tmp_path: Path):
+    source = files(tmp_path / "web", [[prose(n) for n in range(30)]])
+    folder = built(experiment(source, characters=20 * len(prose(0))), tmp_path / "run")
+    facts = folder.require("corpus/web").facts
+    assert 17 <= facts["documents"] <= 20
+    assert facts["characters"] <= 20 * len(prose(0))
+    assert not facts["exhausted"]
+    with RunFolder.opened(tmp_path / "all", experiment(source)) as every:
+        assert complete_corpus(filtering(experiment(source), every), "web", ()).facts["exhausted"]
+
+
+def test_a_first_document_longer_than_the_corpus_is_an_error(tmp_path: Path):
+    source = files(tmp_path / "web", [[prose(n) for n in range(3)]])
+    with pytest.raises(PrimerError, match=r"first document of web.source has [\d,]+ characters, more than .*\(100\)"):
+        built(experiment(source, characters=100), tmp_path / "run")
+    assert not (tmp_path / "run" / "corpus").exists()
+
+
+def test_splits_share_no_group(tmp_path: Path):
+    folder = built(experiment(files(tmp_path / "web", [[prose(n) for n in range(60)]])), tmp_path / "run")
+    train, held_out = ({row["group"] for row in read_documents(folder.folder("corpus/web"), split)} for split in SPLITS)
+    assert len(train) + len(held_out) == 60
+    assert not train & held_out
+    assert 3 <= len(held_out) <= 25
+
+
+def test_code_leaves_out_what_stands_in_the_web_corpus(tmp_path: Path):
+    texts = [prose(n) for n in range(30)]
+    web, code = files(tmp_path / "web", [texts]), files(tmp_path / "code", [[*texts[:10], *map(prose, range(50, 80))]])
+    recipe = experiment(web).model_copy(update={"code": Code(source=code)})
+    with RunFolder.opened(tmp_path / "run", recipe) as run:
+        complete_corpus(filtering(recipe, run), "web", ())
+        facts = complete_corpus(filtering(recipe, run), "code", ("corpus/web",)).facts
+        assert (facts["documents"], facts["exact_duplicates"]) == (30, 10)
+        kept = RemovedReader(run.folder("corpus/code")).row(1)
+    assert (kept["kept_corpus"], kept["kept"]) == ("web", "web-000000")
