@@ -16,7 +16,6 @@ import platform
 import random
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -214,7 +213,7 @@ def main() -> None:
     parser.add_argument("--clean", type=Path, required=True, help="folder of clean documents")
     parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--planted", type=int, default=300, help="items of each suite and disguise")
-    parser.add_argument("--flagged", type=Path, help="file for what is found in clean documents")
+    parser.add_argument("--flagged", type=Path, metavar="FILE", help="file for what is found in clean documents")
     options = parser.parse_args()
     questions = read_every_benchmark(options.data)
     clean = list(documents(options.clean))
@@ -236,7 +235,8 @@ def main() -> None:
         "hardware": f"{usable_cores()} cores, {platform.machine()}, no GPU",
         "python": platform.python_version(),
         "numpy": numpy.__version__,
-        "command": "python " + " ".join(["bench/contamination.py", *sys.argv[1:]]),
+        "command": f"python bench/contamination.py --data FOLDER --clean FOLDER --documents {options.documents} "
+        f"--planted {options.planted}",
         "rows": {suite: len(rows) for suite, rows in questions.items()},
     }
     write_json(RESULTS, {"about": about, "recall": found, "clean": counts, "speed": rates})

@@ -161,7 +161,7 @@ def speed(texts: Sequence[list[str]], count: int) -> dict[str, Any]:
             while some := list(islice(rows, 1000)):
                 file.write_table(pa.Table.from_pylist(some, schema=schema))
         planted = _kinds([path])
-        for which, band in (("primer", 8), ("datatrove", 8), ("primer", 4), ("datatrove", 4)):
+        for which, band in (("primer", 8), ("datatrove", 8), ("primer", 4)):
             place = Path(folder) / f"{which}-{band}"
             place.mkdir()
             command = [sys.executable, str(WORK), which, str(path), str(place), "--rows", str(band)]

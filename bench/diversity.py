@@ -26,13 +26,14 @@ from primer.documents import SPLITS, read_documents
 from primer.environment import usable_cores
 from primer.progress import say
 from primer.recipe import Prompts, Recipe, Topics, TopicWeights
-from primer.recipe_corpora import Corpus, LocalFiles, Web, WebSample
+from primer.recipe_corpora import Corpus, Duplicates, LocalFiles, Web, WebSample
 from primer.recipe_synth import Accept, Sampling, Synth
-from primer.run import write_json
+from primer.run import RunFolder, write_json
 from prompts.forms import load_forms
+from synth.corpora import asker, filtering
 from synth.diversity import embed_heads, mean_cosine, measure
+from synth.filtered import complete_corpus
 from synth.synthetic import build_synthetic
-from synth.web import build_web
 from topics import BUILT_IN, Topic, load_topics
 from topics.sampling import TopicDraws
 from topics.seeds import COLUMNS, LEVELS
@@ -80,10 +81,10 @@ def recipe(setting: str, lists: Path, tokens: int, web: Web) -> Recipe:
             tokens=tokens,
             concurrency=32,
             sampling=Sampling(temperature=0.7, top_p=0.95, frequency_penalty=0.8, max_tokens=96),
-            accept=Accept(min_words=30, near_duplicate=1.0),
+            accept=Accept(min_words=30),
         ),
         web=web,
-        corpus=Corpus(held_out_share=0.1),
+        corpus=Corpus(held_out_share=0.1, duplicates=Duplicates(threshold=1.0)),
     )
 
 
@@ -115,7 +116,8 @@ def generate(setting: str, settings: Recipe, out: Path) -> list[dict[str, Any]]:
     if not done.exists():
         say(f"[bold]{setting}[/]")
         folder.mkdir(parents=True, exist_ok=True)
-        built = build_synthetic(settings, folder, folder / "replies.jsonl", out / "web", set())
+        ask = asker(settings.synth, folder)
+        built = build_synthetic(settings, folder, folder, out / "web" / "corpus" / "web", [], ask)
         write_json(done, built.facts)
     rows = [row for split in SPLITS for row in read_documents(folder, split)]
     rows.sort(key=lambda row: int(row["provenance"]["prompt_index"]))
@@ -176,9 +178,9 @@ def main() -> None:
     source = LocalFiles(kind="files", paths=arguments.web) if arguments.web else WebSample(kind="wikipedia_sample")
     web = Web(source=source, characters=10_000_000)
     lists = write_topics(out / "topics")
-    if not (out / "web" / "train-00000.parquet").exists():
-        (out / "web").mkdir(parents=True, exist_ok=True)
-        build_web(recipe("topic alone", lists, 1, web), out / "web")
+    base = recipe("topic alone", lists, 1, web)
+    with RunFolder.opened(out / "web", base) as run:
+        complete_corpus(filtering(base, run), "web", ())
     corpora = {name: generate(name, recipe(name, lists, arguments.tokens, web), out) for name in SETTINGS}
     results = {name: result(name, rows, out) for name, rows in corpora.items()}
     about = {

@@ -16,18 +16,21 @@ from pathlib import Path
 
 from primer.documents import read_documents
 from primer.recipe import Prompts, Recipe
+from primer.run import RunFolder
 from prompts.passages import Snippet
 from prompts.snippets import cut_snippets
 from prompts.stream import PromptStream
-from synth.web import build_web
+from synth.corpora import filtering
+from synth.filtered import complete_corpus
 
 
 def passages(count: int | None) -> list[Snippet]:
     """Passages of Wikipedia's sample; more of them are mixed from the words of two."""
     recipe = Recipe(name="speed")
     with tempfile.TemporaryDirectory() as folder:
-        build_web(recipe, Path(folder))
-        found = cut_snippets(read_documents(Path(folder), "train", ["id", "text"]), 60, 0)
+        with RunFolder.opened(Path(folder) / "run", recipe) as run:
+            complete_corpus(filtering(recipe, run), "web", ())
+        found = cut_snippets(read_documents(run.folder("corpus/web"), "train", ["id", "text"]), 60, 0)
     generator = random.Random(0)
     while count and len(found) < count:
         one, other = (generator.choice(found).text.split() for _ in range(2))

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from primer.recipe_corpora import Duplicates
 from primer.recipe_synth import EndpointTeacher, Synth
 from synth.accept import Judge
 from synth.engine import asking, generate
@@ -101,7 +102,7 @@ def main() -> None:
                 outcome = generate(
                     Units(),
                     make_plan(synth),
-                    Judge(synth.accept, set()),
+                    Judge(synth.accept, Duplicates()),
                     journal,
                     asking(lambda: open_teacher(synth)),
                     lambda _attempt: None,

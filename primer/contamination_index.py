@@ -207,7 +207,7 @@ class Index:
             PrimerError: If it cannot be read or is none.
         """
         try:
-            data = np.memmap(path, np.uint8, "r")
+            data = np.asarray(np.memmap(path, np.uint8, "r"))  # a plain view: a memmap's own slices are slow
             length = int.from_bytes(data[:8].tobytes(), "little")
             head = json.loads(data[8 : 8 + length].tobytes())
             begin = -(-(length + 8) // _ALIGNED) * _ALIGNED

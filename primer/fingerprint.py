@@ -19,7 +19,7 @@ _ANYWHERE = (
 )
 
 _QUALITY = ("rubric", "samples", "repeated", "words", "teacher", "sampling")
-_WRITTEN = ("topics", "synth.sampling", "synth.accept", "corpus.held_out_share", "corpus.duplicates")
+_WRITTEN = ("synth.sampling", "synth.accept", "corpus.duplicates", "corpus.decontaminate")
 
 # The one place that says which fields each room's result depends on. A test holds every field of the recipe
 # to be either here or in NEVER.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from primer.recipe_synth import Sampling, Teacher, embedded_by_default
 from primer.section import Section, Share
@@ -105,18 +105,26 @@ class Web(Section):
     screens: Screens = Field(default_factory=lambda: Screens(personal_data=True, toxicity=True))
 
 
-class CodeTextbooks(Section):
-    """Textbook sections on Python, written by the teacher: prose around short programs."""
+class _Written(Section):
+    """Something that the teacher writes, up to its tokens or documents, whichever come first."""
 
     tokens: int | None = Field(1_000_000, ge=1, description="Accepted tokens to collect, in the teacher's count.")
     documents: int | None = Field(None, ge=1, description="Accepted documents to collect; null: as tokens say.")
 
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if self.tokens is None and self.documents is None:
+            raise ValueError("tokens and documents are both null; expected a number for one of them")
+        return self
 
-class CodeExercises(Section):
+
+class CodeTextbooks(_Written):
+    """Textbook sections on Python, written by the teacher: prose around short programs."""
+
+
+class CodeExercises(_Written):
     """Python exercises with solutions, kept only where the solution passes its tests in the sandbox."""
 
-    tokens: int | None = Field(200_000, ge=1, description="Accepted tokens to collect, in the teacher's count.")
-    documents: int | None = Field(None, ge=1, description="Accepted documents to collect; null: as tokens say.")
     seconds: float = Field(5.0, gt=0, le=300, description="Longest run of a solution and its tests, in CPU seconds.")
     memory: int = Field(512, ge=64, description="Most memory of a run, in MiB.")
 

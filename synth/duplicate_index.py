@@ -18,7 +18,7 @@ from primer.errors import PrimerError
 from primer.recipe_corpora import Duplicates
 from primer.run import write_json
 from synth.duplicate_segments import EQUAL, Matches, Segment, index_segment, unpack
-from synth.signatures import Found, Signatures, SignatureWriter, band_keys, least_agreeing, similarity_of
+from synth.signatures import Found, Signatures, SignatureWriter, band_keys, least_agreeing, remedy, similarity_of
 
 # Texts of a segment: to sort one of its bands takes some 120 MB.
 _SEGMENT = 1 << 22
@@ -144,12 +144,13 @@ def segment_stem(folder: Path, number: int) -> Path:
 
 def _read_about(folder: Path, settings: Duplicates) -> dict[str, Any]:
     path = folder / "index.json"
-    remedy = f"Delete {folder.parent} and run the command again: the corpus is made again."
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", remedy) from None
+        raise PrimerError(f"{path} cannot be read: {error}", remedy(path)) from None
     wanted = {"layout": _LAYOUT, "words": settings.words, "rows": settings.rows}
     if found := {key: about.get(key) for key, value in wanted.items() if about.get(key) != value}:
-        raise PrimerError(f"{path} was made with {found}, but the recipe's corpus.duplicates need {wanted}.", remedy)
+        raise PrimerError(
+            f"{path} was made with {found}, but the recipe's corpus.duplicates need {wanted}.", remedy(path)
+        )
     return about

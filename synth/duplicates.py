@@ -7,8 +7,9 @@ stands for it, where clusters of linked pairs would join what only resembles a t
 
 Documents are taken in blocks. A block is looked up, band by band, in the sorted segments of the earlier corpora and of
 what this corpus has kept so far; within the block, those that share a band with another one go through the index that
-generation uses. What is kept becomes a segment in the scratch folder. So memory is that of one block, some 400 MB at
-worst, and 16 bytes for each document that is removed; and the result does not depend on the size of the blocks.
+generation uses. What is kept becomes a segment in the scratch folder. So memory is that of one block, 500 MB with what
+is mapped of a million documents, and 16 bytes for each one that is removed; and the result does not depend on the size
+of the blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from synth.duplicate_segments import EQUAL, Matches, least_match, pack, unpack, 
 from synth.near_duplicates import NearDuplicates
 from synth.signatures import HASHES, Found, Signatures, band_keys, least_agreeing, open_array, signature_blocks
 
-_BLOCK = 1 << 19
+_BLOCK = 1 << 18
 
 # A removed document's number and its match; those of this corpus are numbered among the kept.
 _REMOVED = np.dtype([("number", "<i8"), ("match", "<i8")])

@@ -152,7 +152,7 @@ def _submit_and_wait(
 
 
 class _Jobs(SlurmPipelineExecutor):  # type: ignore[misc]
-    """datatrove's executor without its job that adds up statistics, which would stay queued for ever after a failure."""
+    """datatrove's executor without its job that adds up statistics, which stays queued for ever after a failure."""
 
     def launch_merge_stats(self) -> None:
         pass

@@ -117,8 +117,7 @@ def _labels_stage(work: Work, name: CorpusName) -> Stage:
         from synth.annotate import build_labels
         from synth.refine import sample_texts
 
-        samples = sample_texts(recipe, name, quality.samples)
-        return build_labels(recipe, name, samples, folder, run.path, work.ask(teacher, run.path))
+        return build_labels(recipe, name, sample_texts(recipe, name), folder, run.path, work.ask(teacher, run.path))
 
     source = section(recipe, name).source
     material = source_material(source, f"{name}.source") | rubric_material(quality, name)

@@ -78,8 +78,8 @@ def build_refined(recipe: Recipe, name: CorpusName, folder: Path, quality: Path 
     return Built(f"{kept:,} of {read:,} documents from {opened.origin}", facts)
 
 
-def sample_texts(recipe: Recipe, name: CorpusName, count: int) -> Iterator[SourceText]:
-    """The first texts of each part of a source that the heuristic filters keep, in turn; at most so many.
+def sample_texts(recipe: Recipe, name: CorpusName) -> Iterator[SourceText]:
+    """The texts of a source that the heuristic filters keep, of each part in turn; read as they are asked for.
 
     Raises:
         PrimerError: If the source cannot be read.
@@ -87,9 +87,8 @@ def sample_texts(recipe: Recipe, name: CorpusName, count: int) -> Iterator[Sourc
     opened = _open(recipe, name)
     steps = _reading(recipe, name, opened)
     parts = [_run(steps, part) for part in range(opened.parts)]
-    in_turn = (text for row in itertools.zip_longest(*parts) for text in row if text is not None)
-    for text in itertools.islice(in_turn, count):
-        yield SourceText(text=text.text, **text.metadata)
+    for row in itertools.zip_longest(*parts):
+        yield from (SourceText(text=text.text, **text.metadata) for text in row if text is not None)
 
 
 def read_contaminated(folder: Path) -> Iterator[dict[str, Any]]:

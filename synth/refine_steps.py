@@ -154,7 +154,7 @@ class Decontaminate(PipelineStep):  # type: ignore[misc]
                     continue
                 self.stat_update(f"dropped_{found.suite}")
                 about = {key: document.metadata[key] for key in ("title", "origin")}
-                file.write(json.dumps(about | asdict(found), ensure_ascii=False) + "\n")
+                file.write(json.dumps(about | asdict(found)) + "\n")
 
 
 class Screen(BaseFilter):  # type: ignore[misc]

@@ -58,9 +58,7 @@ class Screened:
         title = text.lstrip("#* \n").split("\n", 1)[0][:_LONGEST_TITLE]
         if isinstance(why, Match):
             self._suites[why.suite] += 1
-            self._contaminated.write(
-                json.dumps({"title": title, "origin": None} | asdict(why), ensure_ascii=False) + "\n"
-            )
+            self._contaminated.write(json.dumps({"title": title, "origin": None} | asdict(why)) + "\n")
             return
         self._duplicates[why.kind] += 1
         kept = identity(self._corpus, self._accepted[why.number]) if why.corpus is None else None

@@ -147,7 +147,7 @@ def open_signatures(path: Path) -> Signatures:
     """
     signatures = open_array(path)
     if signatures.dtype != SIGNATURE or signatures.ndim != 1:
-        raise PrimerError(f"{path} holds no signatures, but {signatures.dtype}.", _remedy(path))
+        raise PrimerError(f"{path} holds no signatures, but {signatures.dtype}.", remedy(path))
     return signatures
 
 
@@ -160,7 +160,7 @@ def open_array(path: Path) -> np.memmap[Any, np.dtype[Any]]:
     try:
         found: np.memmap[Any, np.dtype[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", _remedy(path)) from None
+        raise PrimerError(f"{path} cannot be read: {error}", remedy(path)) from None
     return found
 
 
@@ -179,7 +179,7 @@ def signature_blocks(files: Iterable[Path], size: int) -> Iterator[Signatures]:
             start += len(waiting[-1])
             room -= len(waiting[-1])
             if not room:
-                yield np.concatenate(waiting)
+                yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
                 waiting, room = [], size
     if waiting:
         yield np.concatenate(waiting)
@@ -197,5 +197,7 @@ def _write_header(file: BinaryIO, count: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": described, "fortran_order": False, "shape": (count,)})
 
 
-def _remedy(path: Path) -> str:
-    return f"Delete {path.parent} and run the command again: the stage is made again."
+def remedy(path: Path) -> str:
+    """What to do about a damaged file: the stage that holds it is made again once its folder is gone."""
+    stage = next((folder for folder in path.parents if (folder / "manifest.json").exists()), path.parent)
+    return f"Delete {stage} and run the command again: the stage is made again."

@@ -9,6 +9,7 @@ from typing import Any
 
 from mock_endpoint import Endpoint
 
+from primer.recipe_corpora import Duplicates
 from primer.recipe_synth import EndpointTeacher, Synth
 from synth.accept import Judge
 from synth.engine import Asker, Outcome, Units, asking, generate
@@ -67,7 +68,7 @@ def collect(
         outcome = generate(
             units or Questions(),
             make_plan(synth),
-            Judge(synth.accept, set()),
+            Judge(synth.accept, Duplicates()),
             opened,
             ask or asking(lambda: open_teacher(synth)),
             attempts.append,

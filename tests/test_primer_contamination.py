@@ -50,8 +50,8 @@ GAP = Question(
 )
 SUM = Question(
     "code.jsonl, line 1",
-    "def sum_of_squares(lengths):\n    total = 0\n    for length in lengths:\n        total += length ** 2\n    return total",
-    ("assert sum_of_squares([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]) == 2870",),
+    "def squares(lengths):\n    total = 0\n    for length in lengths:\n        total += length ** 2\n    return total",
+    ("assert squares([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]) == 2870",),
 )
 FEW = {"farm": [FARM], "short": [SHORT], "reading": [READING], "gap": [GAP], "code": [SUM]}
 
@@ -228,7 +228,7 @@ def test_a_saved_index_finds_the_same(few: Contamination, tmp_path: Path) -> Non
     loaded = Contamination.load(path)
     assert loaded.index.numbers_of == few.index.numbers_of
     assert all(np.array_equal(array, few.index.arrays[name]) for name, array in loaded.index.arrays.items())
-    assert isinstance(loaded.index.arrays["words"].base, np.memmap)
+    assert not loaded.index.arrays["words"].flags.writeable  # mapped, not read
     rng = random.Random(3)
     for row in itertools.chain(*FEW.values()):
         text = planted(one_in_ten(written(row), rng, "replaced"), rng)
@@ -300,7 +300,7 @@ def test_time_grows_with_the_text_and_no_faster(few: Contamination, make: object
         assert few.find(text) is None
         return time.process_time() - clock
 
-    short, long = seconds(20_000), seconds(160_000)
+    short, long = seconds(10_000), seconds(80_000)
     assert long < 20 * short + 1
     assert long < 20
 

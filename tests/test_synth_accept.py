@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from primer.benchmarks import Question
+from primer.contamination import Contamination, Match
 from primer.recipe_corpora import Duplicates
 from primer.recipe_synth import Accept
 from synth.accept import (
@@ -72,7 +74,8 @@ def test_every_reason_can_happen_and_good_prose_has_none():
     seen.add(judged(judge, prose(1).replace(" ", "\n")))
     seen.add(judged(judge, prose(1) + " One more end."))
     seen.add(judged(judge, prose(2), passage=" ".join(prose(2).split()[:40])))
-    assert seen == set(REASONS) - {"form_failed"}  # that one is the unit's: see the engine's tests
+    # The form is the unit's: see the engine's tests; benchmarks are further down.
+    assert seen == set(REASONS) - {"form_failed", "contaminated"}
 
 
 @pytest.mark.parametrize(
@@ -285,20 +288,24 @@ def test_near_duplicates_follow_the_threshold():
         assert judged(judge, " ".join(other)) == expected
 
 
-def test_the_judge_says_which_text_a_document_duplicates(tmp_path: Path):
+def test_the_judge_says_what_a_document_duplicates_or_which_benchmark_it_holds(tmp_path: Path):
     with IndexWriter(tmp_path, "web", Duplicates()) as index:
         for seed in (20, 21):
             index.add(signature(prose(seed), 5))
-    judge = Judge(Accept(), Duplicates(), EarlierTexts([tmp_path], Duplicates()))
-    assert (judge.place(prose(22)), judge.found) == (None, None)
-    assert judge.place(prose(21).upper()) == "duplicate"
-    assert judge.found == Found(1, 1.0, "exact", "web")
-    assert (judge.place(prose(23)), judge.found) == (None, None)
-    assert judge.place(prose(23) + " One more end.") == "near_duplicate"
-    assert judge.found is not None
-    assert judge.found.similarity > 0.8
-    assert (judge.found.number, judge.found.corpus) == (1, None)
-    assert (judge.place("Ice."), judge.found) == ("too_short", None)
+    noted: list[tuple[str, Found | Match]] = []
+    benchmarks = Contamination({"ponds": [Question("ponds.jsonl, line 1", prose(24, 40), ())]})
+    earlier = EarlierTexts([tmp_path], Duplicates())
+    judge = Judge(Accept(), Duplicates(), earlier, benchmarks, lambda *what: noted.append(what))
+    assert judge.place(prose(22)) is None
+    assert judge.place(prose(23)) is None
+    assert judge.place("Ice.") == "too_short"
+    assert not noted
+    equal, near, copy = prose(21).upper(), prose(23) + " One more end.", f"{prose(25)} {prose(24, 40)} {prose(26)}"
+    assert [judge.place(text) for text in (equal, near, copy)] == ["duplicate", "near_duplicate", "contaminated"]
+    assert [text for text, _ in noted] == [equal, near, copy]
+    assert noted[0][1] == Found(1, 1.0, "exact", "web")
+    assert noted[1][1] == Found(1, pytest.approx(0.97, abs=0.05), "near")  # the second that was taken in
+    assert getattr(noted[2][1], "suite", None) == "ponds"
 
 
 def test_a_rejected_reply_makes_no_later_one_a_duplicate():

@@ -118,7 +118,7 @@ def test_a_task_that_failed_is_the_only_one_run_again(tmp_path: Path, monkeypatc
     monkeypatch.setattr("synth.parts._LEAST_BYTES", 1)
     source = files(tmp_path / "web", [[prose(n * 100 + k) for k in range(20)] for n in range(4)])
     recipe = experiment(source, characters=100_000)
-    broken = next(iter(sorted((tmp_path / "web").glob("*.jsonl"))))
+    broken = tmp_path / "web" / "2.jsonl"
     whole = broken.read_text(encoding="utf-8")
     times = broken.stat()
     broken.write_text(whole[:-3] + "xxx", encoding="utf-8")  # as long as before
@@ -149,8 +149,7 @@ def test_a_failure_in_another_process_reaches_the_person_in_the_same_words(tmp_p
 def test_samples_for_labels_are_those_that_the_rules_keep(tmp_path: Path):
     texts = [prose(1), "buy now " * 200, prose(2), "short", prose(3)]
     recipe = experiment(files(tmp_path / "web", [texts]))
-    assert [sample.text for sample in sample_texts(recipe, "web", 2)] == [prose(1), prose(2)]
-    assert len(list(sample_texts(recipe, "web", 10))) == 3
+    assert [sample.text for sample in sample_texts(recipe, "web")] == [prose(1), prose(2), prose(3)]
 
 
 def test_a_source_of_which_nothing_passes_says_why(tmp_path: Path):
