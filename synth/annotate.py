@@ -1,7 +1,7 @@
 """Labels for a quality filter: a teacher scores samples of a source from 0 to 5, and some of them twice.
 
 Labels are asked for as documents are: by the engine, with its journal, budget, batches and views. What the second
-scores of the same texts say is how far the teacher agrees with itself, which no classifier can do better than.
+scores of the same texts say is how far the teacher agrees with itself, which bounds what a classifier can learn.
 """
 
 from __future__ import annotations

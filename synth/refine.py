@@ -206,9 +206,9 @@ def _nothing_usable(name: CorpusName, origin: str, counts: Counter[str], setting
         return PrimerError(f"{problem}: it is empty.", "Choose another source.")
     reasons = Counter({"too short": counts["too_short"]})
     for key, n in counts.items():
-        step, dropped, reason = key.partition("/dropped_")
+        _, dropped, reason = key.partition("/dropped_")
         if dropped:
-            reasons[f"{reason} ({step})"] += round(n)
+            reasons[reason.replace("_", " ")] += round(n)
     words = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(4) if n)
     remedy = "Choose another source."
     if isinstance(settings, Web):

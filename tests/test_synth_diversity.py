@@ -137,7 +137,7 @@ def run_of(tmp_path: Path, address: str, **changes: object) -> RunFolder:
     recipe = {
         "name": "page",
         "synth": {"tokens": 3000, "teacher": {"kind": "openai", "base_url": address, "model": "mock"}},
-        "web": {"source": {"kind": "files", "paths": [str(tmp_path / "web*.txt")]}, "min_words": 5},
+        "web": {"source": {"kind": "files", "paths": [str(tmp_path / "web*.txt")]}, "min_words": 5, "rules": []},
         "prompts": {"snippet_share": 1.0, "snippet_words": 12, "forms": {"letter": 1.0, "book": 1.0}},
         "corpus": {"held_out_share": 0.3},
         "variants": [{"name": "mixed", "mixture": {"synthetic": 0.5, "web": 0.5}}],

@@ -10,6 +10,7 @@ from generation import Question, Questions, collect, texts
 from mock_endpoint import Faults, prose, running
 
 from primer.errors import PrimerError
+from primer.recipe_corpora import Duplicates
 from primer.recipe_synth import Accept, Sampling
 from synth.accept import Judge
 from synth.journal import Failure, Reply
@@ -28,7 +29,7 @@ def whole(text: str, tokens: int = 10) -> Reply:
 
 
 def attempt(rules: Accept) -> Attempt:
-    return Attempt(Question(["Tell of rain."], 7), Judge(rules, set()))
+    return Attempt(Question(["Tell of rain."], 7), Judge(rules, Duplicates()))
 
 
 def contents(of: Attempt) -> list[str]:

@@ -16,6 +16,7 @@ from generation import Questions, settings
 from mock_endpoint import Faults, running
 from rich.console import Console
 
+from primer.recipe_corpora import Duplicates
 from primer.recipe_synth import Sampling
 from synth import view
 from synth.accept import Judge
@@ -33,8 +34,8 @@ from generation import *
 from mock_endpoint import Endpoint, Faults
 synth = settings(Endpoint(Faults(), address=sys.argv[1]), tokens=6000)
 with open_journal(Path(sys.argv[2]), synth) as journal:
-    generate(Questions(), make_plan(synth), Judge(synth.accept, set()), journal, asking(lambda: open_teacher(synth)),
-             lambda attempt: None, View(None))
+    ask = asking(lambda: open_teacher(synth))
+    generate(Questions(), make_plan(synth), Judge(synth.accept, Duplicates()), journal, ask, [].append, View(None))
 """
 
 
@@ -45,7 +46,7 @@ def made(endpoint_words: int, folder: Path, console: Console | None) -> dict[str
             generate(
                 Questions({3: "SHORT", 5: "SHORT"}),
                 make_plan(synth),
-                Judge(synth.accept, set()),
+                Judge(synth.accept, Duplicates()),
                 journal,
                 asking(lambda: open_teacher(synth)),
                 lambda _attempt: None,
