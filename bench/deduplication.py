@@ -1,6 +1,6 @@
 """Deduplication measured: what it finds at each rate of edits beside the theory, and its speed beside datatrove's.
 
-    python bench/deduplication.py --texts ../shared/webdata/openwebtext-700.jsonl --documents 100000 --write
+    python bench/deduplication.py --texts articles.jsonl --documents 100000 --write
 
 Texts are JSON Lines with a `text`. For recall, the first 300 words of each are edited: so many of them replaced, at
 random places, by words of other texts. For speed, documents are put together from passages of the texts, a fifth of

@@ -29,7 +29,18 @@ from primer.recipe import Recipe, SourceName
 from primer.recipe_file import dump_recipe, load_recipe
 
 # Packages whose version can change a result; those that are not installed are left out of the manifest.
-_RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "lm-eval", "openai", "xllamacpp", "vllm", "numpy", "scikit-learn", "datatrove")
+_RECORDED_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "lm-eval",
+    "openai",
+    "xllamacpp",
+    "vllm",
+    "numpy",
+    "scikit-learn",
+    "datatrove",
+)
 
 
 # Which command makes the stages of a room; `synth` makes all the others.
