@@ -19,13 +19,14 @@ _ANYWHERE = (
 )
 
 _QUALITY = ("rubric", "samples", "repeated", "words", "teacher", "sampling")
+_LABELS = ("seed", "synth.accept.retries")
 _WRITTEN = ("synth.sampling", "synth.accept", "corpus.duplicates", "corpus.decontaminate")
 
 # The one place that says which fields each room's result depends on. A test holds every field of the recipe
 # to be either here or in NEVER.
 FIELDS: dict[str, tuple[str, ...]] = {
-    "labels/web": ("seed", "web.source", "web.min_words", "web.rules", *(f"web.quality.{key}" for key in _QUALITY)),
-    "labels/code": ("seed", "code.source", *(f"code.quality.{key}" for key in _QUALITY)),
+    "labels/web": (*_LABELS, "web.source", "web.min_words", "web.rules", *(f"web.quality.{key}" for key in _QUALITY)),
+    "labels/code": (*_LABELS, "code.source", *(f"code.quality.{key}" for key in _QUALITY)),
     "filter/web": ("seed", *(f"web.quality.{key}" for key in ("good", "keep", "classifier"))),
     "filter/code": ("seed", *(f"code.quality.{key}" for key in ("good", "keep", "classifier"))),
     "refined/web": (

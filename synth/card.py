@@ -111,6 +111,7 @@ def corpus_card(
         splits={split: (facts[f"{split}_documents"], facts[f"{split}_characters"]) for split in ("train", "held_out")},
         documents=_documents(facts),
         made=_made(recipe, facts) if source == "synthetic" else {},
+        left_out=[] if source == "synthetic" else _left_out(facts),
         rejected=_commonest(facts.get("rejected", {})),
         failures=_commonest(facts.get("failures", {}))[:_MOST_FAILURES],
         barred=_commonest(facts.get("passages_barred", {})),
@@ -123,6 +124,22 @@ def corpus_card(
         fields=_provenance() if source == "synthetic" else [],
     )
     return f"---\n{_front_matter(source, recipe, facts, content)}---\n\n{body}"
+
+
+def _left_out(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was left out of web text or code, and masked in it: labels and counts."""
+    counts = {
+        "Too short, left out": facts["too_short"],
+        **{f"Left out by a rule: {reason.replace('_', ' ')}": count for reason, count in facts["rules"].items()},
+        "Left out by the quality filter": facts["quality_removed"],
+        **{f"Left out for an item of {suite}": count for suite, count in facts.get("contaminated", {}).items()},
+        "Left out as hostile": facts["toxic_removed"],
+        "Exact duplicates left out": facts["exact_duplicates"],
+        "Near duplicates left out": facts["near_duplicates"],
+        **{f"Masked: {kind.replace('_', ' ')}": count for kind, count in facts["personal_data"].items()},
+    }
+    always = ("Exact duplicates left out", "Near duplicates left out", "Too short, left out")
+    return [(label, f"{count:,d}") for label, count in counts.items() if count or label in always]
 
 
 def _front_matter(source: SourceName, recipe: Recipe, facts: Mapping[str, Any], content: str) -> str:

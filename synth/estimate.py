@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from primer.recipe import Recipe, SourceName
 from primer.recipe_synth import EndpointTeacher, Synth
 from synth.estimate_measured import Measured
+from synth.refine import SPARE, section
 
 if TYPE_CHECKING:
     from prompts.stream import PromptStream
@@ -159,6 +160,7 @@ def corpora_disk(recipe: Recipe, work: Work | None, for_code: int) -> dict[str, 
     for source in recipe.needed_sources():
         name, share = f"corpus/{source}", _PARQUET_BYTES[source]
         if source != "synthetic":
+            found[f"refined/{source}"] = SPARE * share * section(recipe, source).characters
             found[name] = share * characters[source]
         elif work is not None:
             found["journal"] = work.requests * _RECORD_BYTES + work.completion_tokens * characters_per_token

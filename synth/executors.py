@@ -5,14 +5,18 @@ A task that is complete is not run again, wherever it ran. The caller's process 
 
 from __future__ import annotations
 
+import copy
 import json
-import os
+import multiprocessing
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +25,7 @@ from typing import Any
 from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from loguru import logger
 
+from primer.environment import end_with_parent, usable_cores
 from primer.errors import PrimerError
 from primer.progress import bar, say
 
@@ -58,6 +63,11 @@ def run_tasks(execute: Execute, pipeline: Pipeline, tasks: int, folder: Path, ti
             execute(pipeline, tasks, folder)
         except PrimerError:
             raise
+        except BrokenProcessPool:
+            raise PrimerError(
+                f"{title}: the system ended one of the processes that filter; most often there is too little memory.",
+                "Take fewer processes: --set corpus.workers=1. The same command goes on with what is missing.",
+            ) from None
         except Exception:
             _raise_note(folder)
             raise
@@ -74,26 +84,54 @@ def locally(workers: int | None) -> Execute:
     """On this machine, in so many processes (one a core, if None)."""
 
     def execute(pipeline: Pipeline, tasks: int, folder: Path) -> None:
-        _QuietExecutor(
+        _LocalExecutor(
             pipeline=list(pipeline),
             tasks=tasks,
-            workers=min(tasks, workers or len(os.sched_getaffinity(0))),
+            workers=min(tasks, workers or usable_cores()),
             logging_dir=str(folder),
         ).run()
 
     return execute
 
 
-class _QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc]
-    """datatrove's executor without its messages: what there is to say, the stage says."""
+class _LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
+    """datatrove's executor without its messages, over a pool that notices when the system kills a process of it.
 
-    def run(self) -> Any:
+    multiprocessing's would wait for ever for what that one was to bring.
+    """
+
+    def run(self) -> None:
         logger.disable("datatrove")
-        return super().run()
+        missing = self.get_incomplete_ranks()
+        if self.workers == 1:
+            for rank in missing:
+                copy.deepcopy(self)._run_for_rank(rank)  # its steps count for one task
+            return
+        with _processes(self.workers) as pool:
+            for ended in as_completed([pool.submit(self._run_for_rank, rank, 1) for rank in missing]):
+                ended.result()
 
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
-        logger.disable("datatrove")  # here, too: this may be another process
-        return super()._run_for_rank(rank, local_rank, node_rank)
+
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes, which end at once when the work is given up."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), _begin)
+    try:
+        yield pool
+    except BaseException:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _begin() -> None:
+    """How a process of the pool begins: quiet, without an ear for Ctrl-C, and ended with whoever started it."""
+    logger.disable("datatrove")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 def on_slurm(options: Mapping[str, str]) -> Execute:

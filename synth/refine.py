@@ -35,7 +35,7 @@ CorpusName = Literal["web", "code"]
 _CODE_WORDS = 10
 
 # Tasks write more than the corpus takes, for deduplication removes some of it.
-_SPARE = 1.2
+SPARE = 1.2
 
 CONTAMINATED = "contaminated.jsonl"
 
@@ -133,7 +133,7 @@ def _steps(
         steps.append(Decontaminate(_benchmark_index(recipe, work), folder))
     if settings.screens.personal_data or settings.screens.toxicity:
         steps.append(Screen(settings.screens))
-    characters = int(settings.characters * _SPARE) // opened.parts + 1
+    characters = int(settings.characters * SPARE) // opened.parts + 1
     steps.append(WriteDocuments(folder, work / "notes", name, characters, recipe.corpus.duplicates.words))
     return steps
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from typing import IO
 
 from rich.markup import escape
 
+from primer.environment import end_with_parent
 from primer.errors import PrimerError
 from primer.progress import console, say
 from primer.recipe_synth import VllmTeacher
@@ -39,8 +39,6 @@ _LOG_TAIL = 65_536
 _STATUS_LENGTH = 60
 # Hosts that mean every address of this machine.
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LIBC = ctypes.CDLL(None)  # loaded here: little is safe between fork and exec
 
 # vLLM's own log lines: (EngineCore pid=9151) ERROR 11-22 16:26:59 [core.py:133] what happened
 _LOG_PREFIX = re.compile(r"^\([^()]+ pid=\d+\) (?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]+\] )?")
@@ -69,7 +67,7 @@ class VllmServer:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
 
     @property
@@ -253,11 +251,6 @@ def _causes(text: str) -> list[str]:
 
 def _without_prefix(line: str) -> str:
     return _LOG_PREFIX.sub("", line)
-
-
-def _end_with_parent() -> None:
-    """Ask Linux, in the child, for a SIGTERM when Primer dies: a server left behind would hold the whole GPU."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port() -> int:

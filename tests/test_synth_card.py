@@ -50,8 +50,8 @@ def source_facts(**changes: Any) -> dict[str, Any]:
     return COUNTS | {
         "origin": "some pages",
         "licence": "CC BY-SA 3.0",
-        "duplicates_removed": 7,
-        "too_short": 8,
+        **{"exact_duplicates": 7, "near_duplicates": 3, "too_short": 8, "quality_removed": 0, "toxic_removed": 0},
+        **{"rules": {"line_punct_ratio": 12}, "personal_data": {"email": 5}, "contaminated": {"arc_easy": 2}},
         **changes,
     }
 
@@ -108,6 +108,18 @@ def test_the_card_of_a_synthetic_corpus_tells_everything():
     ):
         assert line in body
     assert "\n\n\n" not in body
+
+
+def test_the_card_of_web_text_says_what_was_left_out():
+    _, body = parts(corpus_card("web", Recipe(name="x"), source_facts(), "c0ffee"))
+    for line in (
+        "| Left out by a rule: line punct ratio | 12 |",
+        "| Left out for an item of arc_easy | 2 |",
+        "| Near duplicates left out | 3 |",
+        "| Masked: email | 5 |",
+    ):
+        assert line in body
+    assert "quality filter" not in body  # there was none
 
 
 def test_what_is_not_known_is_not_said():

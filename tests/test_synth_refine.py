@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,12 @@ from primer.recipe import Recipe
 from primer.recipe_corpora import Code, Corpus, LocalFiles, Screens, Web
 from primer.run import RunFolder
 from synth.corpora import filtering
-from synth.executors import locally
+from synth.executors import locally, run_tasks
 from synth.filtered import complete_corpus
 from synth.refine import read_contaminated, sample_texts
+from synth.refine_steps import ReadSource, WriteDocuments
 from synth.removed import RemovedReader
+from synth.text import SourceText
 
 _WORDS = [
     *("river", "stone", "garden", "letter", "winter", "market", "window", "teacher", "bridge", "forest", "animal"),
@@ -122,8 +127,6 @@ def test_a_task_that_failed_is_the_only_one_run_again(tmp_path: Path, monkeypatc
     whole = broken.read_text(encoding="utf-8")
     times = broken.stat()
     broken.write_text(whole[:-3] + "xxx", encoding="utf-8")  # as long as before
-    import os
-
     os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(PrimerError, match="not valid JSON"):
         built(recipe, tmp_path / "run")
@@ -136,6 +139,19 @@ def test_a_task_that_failed_is_the_only_one_run_again(tmp_path: Path, monkeypatc
     assert before.items() <= after.items()
     assert not list((tmp_path / "run" / "partial").iterdir())
     assert len(rows(folder)) == 80
+
+
+def killed(part: int) -> Iterator[SourceText]:
+    if part == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield SourceText(prose(part))
+
+
+def test_a_process_that_the_system_ends_ends_the_work_with_a_message(tmp_path: Path):
+    steps = [ReadSource(killed, 5), WriteDocuments(tmp_path, tmp_path / "tasks" / "notes", "web", 10_000, 5)]
+    with pytest.raises(PrimerError, match="ended one of the processes") as caught:
+        run_tasks(locally(2), steps, 3, tmp_path / "tasks", "refined/web", 30_000)
+    assert "corpus.workers" in caught.value.remedy
 
 
 def test_a_failure_in_another_process_reaches_the_person_in_the_same_words(tmp_path: Path):
