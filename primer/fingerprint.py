@@ -87,7 +87,7 @@ def stage_settings(recipe: Recipe, room: str) -> dict[str, Any]:
 def fingerprint(value: Any) -> str:
     """Hex SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # names of files may hold any byte
 
 
 def file_hash(path: Path) -> str:

@@ -189,6 +189,7 @@ class RunFolder:
         final = self.folder(stage.name)
         existing = self.manifest(stage.name)
         if existing is not None and existing.fingerprint == mark:
+            self._drop_stale_partials(stage.name)  # a kill may have left what the build had no more use for
             say(f"[green]✓[/] {stage.name}: {existing.summary} [dim]({final}, already complete)[/]")
             return existing
         partial = self.path / "partial" / f"{stage.name.replace('/', '-')}-{mark[:12]}"
@@ -229,9 +230,9 @@ class RunFolder:
     def _drop_stale_partials(self, stage: str) -> None:
         """Remove half-done work of the same stage under earlier settings, and what a finished build left behind."""
         stale = re.compile(re.escape(stage.replace("/", "-")) + r"-[0-9a-f]{12}(\.old|\.tasks)?")
-        for path in (self.path / "partial").iterdir():
+        for path in (self.path / "partial").glob("*"):
             if stale.fullmatch(path.name):
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)  # a job elsewhere may still write there
 
 
 @contextmanager

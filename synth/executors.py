@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import json
 import multiprocessing
+import multiprocessing.connection
+import os
 import shutil
 import signal
 import subprocess
@@ -25,8 +27,9 @@ from typing import Any
 from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from loguru import logger
 
-from primer.environment import end_with_parent, usable_cores
+from primer.environment import usable_cores
 from primer.errors import PrimerError
+from primer.fingerprint import fingerprint
 from primer.progress import bar, say
 
 # What of Slurm's options datatrove takes by name, with the type of each; all others go to sbatch as they are.
@@ -58,6 +61,8 @@ def run_tasks(execute: Execute, pipeline: Pipeline, tasks: int, folder: Path, ti
         PrimerError: If a task failed; what it raised, if that was meant for people.
     """
     (folder / "notes").mkdir(parents=True, exist_ok=True)
+    for note in (folder / "notes").glob("failure-*.json"):  # of an earlier run
+        note.unlink()
     with _watched(folder / "notes", title, characters):
         try:
             execute(pipeline, tasks, folder)
@@ -66,7 +71,7 @@ def run_tasks(execute: Execute, pipeline: Pipeline, tasks: int, folder: Path, ti
         except BrokenProcessPool:
             raise PrimerError(
                 f"{title}: the system ended one of the processes that filter; most often there is too little memory.",
-                "Take fewer processes: --set corpus.workers=1. The same command goes on with what is missing.",
+                "Take fewer of them (corpus.workers, or --workers). The same command goes on with what is missing.",
             ) from None
         except Exception:
             _raise_note(folder)
@@ -131,7 +136,16 @@ def _begin() -> None:
     """How a process of the pool begins: quiet, without an ear for Ctrl-C, and ended with whoever started it."""
     logger.disable("datatrove")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    # Linux could tell of the death of the parent alone, which is the server that forks, and it outlives whoever began.
+    threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    """End this process with another one: two must never write the same files."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def on_slurm(options: Mapping[str, str]) -> Execute:
@@ -164,7 +178,8 @@ def on_slurm(options: Mapping[str, str]) -> Execute:
 def _submit_and_wait(
     known: Mapping[str, Any], others: Mapping[str, str], pipeline: Pipeline, tasks: int, folder: Path
 ) -> None:
-    name = f"primer-{folder.stem}"  # of the stage, and its fingerprint
+    # Of the stage and its fingerprint, and of the place: another run may have the same settings.
+    name = f"primer-{folder.stem}-{fingerprint(str(folder))[:8]}"
     executor = _Jobs(
         pipeline=list(pipeline),
         tasks=tasks,
@@ -178,7 +193,10 @@ def _submit_and_wait(
     if _in_queue(name):
         say(f"  jobs named {name} are in Slurm's queue already: waiting for them")
     else:
-        executor.run()
+        try:
+            executor.run()
+        except (subprocess.CalledProcessError, OSError) as error:
+            raise PrimerError(f"sbatch refused the jobs: {error}", "Check the --slurm options.") from None
         say(f"  submitted {tasks:,} tasks to Slurm as {name}; stopping this command stops none of them")
     left = time.monotonic()
     while executor.get_incomplete_ranks():
@@ -197,9 +215,12 @@ class _Jobs(SlurmPipelineExecutor):  # type: ignore[misc]
 
 
 def _in_queue(name: str) -> bool:
-    found = subprocess.run(["squeue", "--noheader", "--name", name], capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise PrimerError(f"squeue failed: {found.stderr.strip()}", "Is Slurm's controller running?")
+    asked = ["squeue", "--noheader", "--me", "--name", name]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        why = getattr(error, "stderr", "") or str(error)
+        raise PrimerError(f"squeue failed: {why.strip()}", "Is Slurm's controller running?") from None
     return bool(found.stdout.strip())
 
 

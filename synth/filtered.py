@@ -148,7 +148,7 @@ def _refined_stage(work: Work, name: CorpusName) -> Stage:
     filter_folder: Path | None = None
     if settings.quality is not None and settings.quality.trained is not None:
         filter_folder = Path(settings.quality.trained).expanduser()
-        material |= {"filter": _folder_hash(filter_folder, f"{name}.quality.trained")}
+        material |= {"filter": _filter_hash(filter_folder, f"{name}.quality.trained")}
     elif settings.quality is not None:
         filter_folder, reads = run.folder(f"filter/{name}"), (f"filter/{name}",)
     if recipe.corpus.decontaminate:
@@ -185,16 +185,17 @@ def _complete_written(work: Work) -> list[str]:
     return [stage.name for stage in stages]
 
 
-def _folder_hash(folder: Path, key: str) -> str:
+def _filter_hash(folder: Path, key: str) -> str:
     """A hash of a trained filter's files.
 
     Raises:
-        PrimerError: If there is no such folder, or nothing in it.
+        PrimerError: If they are not there.
     """
-    files = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".npz", ".safetensors"))
-    if not files:
+    from synth.quality_filter import FILES
+
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise PrimerError(
-            f"{key} names {str(folder)!r}, which holds no trained filter.",
+            f"{key} names {str(folder)!r}, which holds no trained filter (there is no {missing[0]}).",
             "Name the folder filter/web (or filter/code) of a run, or a copy of it.",
         )
-    return fingerprint({path.name: file_hash(path) for path in files})
+    return fingerprint({name: file_hash(folder / name) for name in FILES})

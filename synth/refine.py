@@ -20,7 +20,8 @@ from primer.errors import PrimerError
 from primer.progress import say
 from primer.recipe import Recipe
 from primer.recipe_corpora import Code, Web
-from primer.run import Built
+from primer.run import Built, write_json
+from synth.parts import PART_CHARACTERS
 from synth.sources import OpenedSource, open_source
 from synth.text import SourceText
 
@@ -36,6 +37,12 @@ _CODE_WORDS = 10
 
 # Tasks write more than the corpus takes, for deduplication removes some of it.
 SPARE = 1.2
+
+# A text longer than this part of its corpus is left out: it would be most of what one sees there.
+_LONGEST = 10
+
+# What a source is divided by for samples, whatever is taken of it later: into 32 parts at most, which are open at once.
+_SAMPLED = 32 * PART_CHARACTERS
 
 CONTAMINATED = "contaminated.jsonl"
 
@@ -61,8 +68,10 @@ def build_refined(recipe: Recipe, name: CorpusName, folder: Path, quality: Path 
     from synth.executors import run_tasks
 
     settings = section(recipe, name)
-    opened = _open(recipe, name)
+    opened = _open(recipe, name, settings.characters)
+    folder, quality = folder.resolve(), quality and quality.resolve()  # tasks may run in another folder
     work = folder.with_name(f"{folder.name}.tasks")  # beside it: no result, but what an interrupted build goes on from
+    _begin(work, folder, {"origin": opened.origin, "parts": opened.parts} | opened.facts)
     steps = _steps(recipe, name, opened, folder, work, quality)
     started, before = time.monotonic(), _counts(work).get("read", 0)
     run_tasks(execute, steps, opened.parts, work, f"refined/{name}", settings.characters)
@@ -73,7 +82,7 @@ def build_refined(recipe: Recipe, name: CorpusName, folder: Path, quality: Path 
     if read > before:
         seconds = time.monotonic() - started
         say(f"  read {read - before:,} documents in {seconds:,.0f} s ({(read - before) / seconds:,.0f} documents/s)")
-    _join_lists(folder)
+    _join_lists(work, folder / CONTAMINATED)
     facts = opened.facts | _facts(recipe, counts) | {"origin": opened.origin, "licence": opened.licence}
     return Built(f"{kept:,} of {read:,} documents from {opened.origin}", facts)
 
@@ -84,7 +93,7 @@ def sample_texts(recipe: Recipe, name: CorpusName) -> Iterator[SourceText]:
     Raises:
         PrimerError: If the source cannot be read.
     """
-    opened = _open(recipe, name)
+    opened = _open(recipe, name, _SAMPLED)
     steps = _reading(recipe, name, opened)
     parts = [_run(steps, part) for part in range(opened.parts)]
     for row in itertools.zip_longest(*parts):
@@ -106,9 +115,25 @@ def _run(steps: list[PipelineStep], part: int) -> Iterator[Any]:
     return data
 
 
-def _open(recipe: Recipe, name: CorpusName) -> OpenedSource:
-    settings = section(recipe, name)
-    return open_source(settings.source, f"{name}.source", recipe.seed, settings.characters)
+def _open(recipe: Recipe, name: CorpusName, characters: int) -> OpenedSource:
+    return open_source(section(recipe, name).source, f"{name}.source", recipe.seed, characters)
+
+
+def _begin(work: Path, folder: Path, source: dict[str, Any]) -> None:
+    """Keep of an earlier build what is whole, if it was of the same source."""
+    (work / "notes").mkdir(parents=True, exist_ok=True)
+    described = work / "source.json"
+    if described.exists() and json.loads(described.read_text(encoding="utf-8")) != source:
+        say("  the source has changed since the last run: it is read from the beginning")
+        shutil.rmtree(work)
+        (work / "notes").mkdir(parents=True)
+    write_json(described, source)
+    for mark in (work / "completions").glob("*"):
+        statistics = work / "stats" / f"{mark.name}.json"
+        written = folder / f"part-{mark.name}.signatures.npy"
+        if not (statistics.is_file() and statistics.stat().st_size and written.is_file()):
+            mark.unlink()
+            statistics.unlink(missing_ok=True)
 
 
 def _reading(recipe: Recipe, name: CorpusName, opened: OpenedSource) -> list[PipelineStep]:
@@ -130,11 +155,12 @@ def _steps(
     if quality is not None:
         steps.append(KeepEducational(quality))
     if recipe.corpus.decontaminate:
-        steps.append(Decontaminate(_benchmark_index(recipe, work), folder))
+        steps.append(Decontaminate(_benchmark_index(recipe, work), work))
     if settings.screens.personal_data or settings.screens.toxicity:
         steps.append(Screen(settings.screens))
     characters = int(settings.characters * SPARE) // opened.parts + 1
-    steps.append(WriteDocuments(folder, work / "notes", name, characters, recipe.corpus.duplicates.words))
+    longest = settings.characters // _LONGEST
+    steps.append(WriteDocuments(folder, work / "notes", name, characters, longest, recipe.corpus.duplicates.words))
     return steps
 
 
@@ -142,7 +168,6 @@ def _benchmark_index(recipe: Recipe, work: Path) -> Path:
     """The benchmarks in the form that tasks read; made again at every start, for it takes seconds."""
     from primer.contamination import Contamination
 
-    work.mkdir(parents=True, exist_ok=True)
     path = work / "benchmarks"
     Contamination(read_every_benchmark(data_folder(recipe.eval.data))).save(path)
     return path
@@ -169,6 +194,7 @@ def _facts(recipe: Recipe, counts: Counter[str]) -> dict[str, Any]:
         "read": counts["read"],
         "kept": counts["kept"],
         "too_short": counts["too_short"],
+        "too_long": counts["too_long"],
         "stopped": counts["stopped"],
         "rules": {reason: n for (step, reason), n in sorted(by_step.items()) if step not in own},
         "quality_removed": by_step.get(("quality", "quality"), 0),
@@ -187,24 +213,19 @@ def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
     return {key.removeprefix(prefix): round(n) for key, n in sorted(counts.items()) if key.startswith(prefix) and n}
 
 
-def _join_lists(folder: Path) -> None:
+def _join_lists(work: Path, joined: Path) -> None:
     """One list of contaminated passages out of those of the tasks."""
-    lists = sorted(folder.glob("contaminated-*.jsonl"))
-    if not lists:
-        return
-    with (folder / CONTAMINATED).open("wb") as whole:
-        for path in lists:
+    with joined.open("wb") as whole:
+        for path in sorted(work.glob("contaminated-*.jsonl")):
             with path.open("rb") as part:
                 shutil.copyfileobj(part, whole)
-    for path in lists:
-        path.unlink()
 
 
 def _nothing_usable(name: CorpusName, origin: str, counts: Counter[str], settings: Web | Code) -> PrimerError:
     problem = f"{name}.source ({origin}) holds no usable document"
     if not counts["read"]:
         return PrimerError(f"{problem}: it is empty.", "Choose another source.")
-    reasons = Counter({"too short": counts["too_short"]})
+    reasons = Counter({"too short": counts["too_short"], "too long": counts["too_long"]})
     for key, n in counts.items():
         _, dropped, reason = key.partition("/dropped_")
         if dropped:
@@ -212,5 +233,5 @@ def _nothing_usable(name: CorpusName, origin: str, counts: Counter[str], setting
     words = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(4) if n)
     remedy = "Choose another source."
     if isinstance(settings, Web):
-        remedy = "Lower web.min_words, take rules out of web.rules, or choose another source."
+        remedy = "Lower web.min_words, raise web.characters, take rules out of web.rules, or choose another source."
     return PrimerError(f"{problem}: of {counts['read']:,} texts were left out: {words}.", remedy)

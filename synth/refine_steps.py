@@ -177,6 +177,9 @@ class Screen(BaseFilter):  # type: ignore[misc]
             masked = mask_personal_data(document.text)
             document.text = masked.text
             document.metadata["masked"] = sum(masked.counts.values())
+            for key in ("title", "origin"):
+                if document.metadata[key]:
+                    document.metadata[key] = mask_personal_data(document.metadata[key]).text
             for kind, count in masked.counts.items():
                 self.stat_update(f"masked_{kind}", value=count)
         return True
@@ -190,16 +193,17 @@ class WriteDocuments(PipelineStep):  # type: ignore[misc]
         notes: Where a task says how far it is, and why it failed.
         source: The corpus: web or code.
         characters: A task ends once it has written so many; it is more than its share of the corpus.
+        longest: Texts of more characters are left out.
         shingle: Words of a shingle.
     """
 
     name = "documents"
     type = "WRITE"
 
-    def __init__(self, folder: Path, notes: Path, source: str, characters: int, shingle: int) -> None:
+    def __init__(self, folder: Path, notes: Path, source: str, characters: int, longest: int, shingle: int) -> None:
         super().__init__()
         self._folder, self._notes, self._source = folder, notes, source
-        self._characters, self._shingle = characters, shingle
+        self._characters, self._longest, self._shingle = characters, longest, shingle
 
     def run(self, data: Texts, rank: int = 0, _world_size: int = 1) -> None:
         """Write them all."""
@@ -217,6 +221,9 @@ class WriteDocuments(PipelineStep):  # type: ignore[misc]
         last = 0.0
         with SignatureWriter(self._folder / f"part-{rank:05d}.signatures.npy") as signatures:
             for text in data:
+                if len(text.text) > self._longest:
+                    self.stat_update("too_long")
+                    continue
                 if written + len(text.text) > self._characters and documents:
                     self.stat_update("stopped")
                     break
@@ -240,7 +247,7 @@ class WriteDocuments(PipelineStep):  # type: ignore[misc]
             text=text.text,
             source=self._source,
             hash=digest,
-            group=about["group"] or digest,
+            group=clean(about["group"]) or digest,
             title=_plain(about["title"]),
             origin=_plain(about["origin"]),
             licence=about["licence"],
