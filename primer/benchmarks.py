@@ -21,7 +21,10 @@ BUILT_IN_ITEMS = Path(__file__).parent.parent / "eval" / "items"
 OWN_ITEMS = "built-in "
 
 # Columns that hold what is asked, best first, over the data sets of the Hugging Face hub that Primer knows.
-_ASKED = ("question", "goal", "sentence", "ctx", "query", "prompt", "text")
+_ASKED = (
+    *("question", "question_stem", "goal", "sentence", "ctx", "query", "prompt", "text"),
+    *("problem", "premise", "input"),
+)
 # Columns that say what the row is, with no text that is asked or answered.
 _ABOUT = frozenset(
     {
@@ -118,10 +121,10 @@ def read_benchmarks(folder: Path) -> dict[str, list[Question]]:
 
 def _read(path: Path) -> Iterator[Question]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise PrimerError(f"{path} cannot be read: {error}", "It must be a file in UTF-8.") from None
-    if not any(lines):
+    if not any(map(str.strip, lines)):
         raise PrimerError(f"{path} has no rows.", "Mend the file, or leave it out.")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -130,7 +133,7 @@ def _read(path: Path) -> Iterator[Question]:
         try:
             row = json.loads(line)
             asked = next(row[column] for column in _ASKED if isinstance(row.get(column), str))
-        except (ValueError, AttributeError, StopIteration):
+        except (ValueError, AttributeError, StopIteration, RecursionError):
             raise PrimerError(
                 f"{where}: is no JSON object with a text in one of: {', '.join(_ASKED)}.",
                 "Mend the file, or leave the folder out.",

@@ -172,9 +172,11 @@ class CorpusWriter:
         for split in SPLITS:
             if not self.counts[f"{split}_documents"]:
                 total = sum(self.counts[f"{each}_documents"] for each in SPLITS)
+                change = "a larger" if split == "held_out" else "a smaller"
                 raise PrimerError(
-                    f"{self._folder.name}: the {split} split would be empty ({total} documents in all).",
-                    "Take more text (synth.tokens, web.characters, code.characters) or change corpus.held_out_share.",
+                    f"{_corpus_name(self._folder)}: the {split} split would be empty ({total} documents in all).",
+                    f"Take more text (synth.tokens, web.characters, code.characters), or {change} "
+                    f"corpus.held_out_share (now {self._share:g}), or another seed, which holds out other texts.",
                 )
 
     def _abandon(self) -> None:
@@ -364,6 +366,12 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise PrimerError(f"{path} cannot be read: {error}", _remedy(path.parent)) from None
+
+
+def _corpus_name(folder: Path) -> str:
+    """The stage that writes here, as people know it: the folder of an unfinished one is corpus-code-4765f5b8aeef."""
+    name = re.sub(r"-[0-9a-f]{12}$", "", folder.name)
+    return folder.name if name == folder.name else name.replace("-", "/", 1)
 
 
 def _remedy(folder: Path) -> str:

@@ -73,7 +73,11 @@ class Quality(Section):
     )
     teacher: Teacher | None = Field(None, description="Who scores; null: synth.teacher.")
     sampling: Sampling = Field(default_factory=lambda: Sampling(temperature=0.3, max_tokens=160))
-    trained: str | None = Field(None, description="Folder of a filter that is trained already; null: train one.")
+    trained: str | None = Field(
+        None,
+        description="Folder of a filter that is trained already, relative to the current folder; null: train one. "
+        "Its classifier and threshold hold, and the other keys of this section change nothing.",
+    )
 
     @field_validator("teacher", mode="before")
     @classmethod
@@ -84,9 +88,16 @@ class Quality(Section):
 class Screens(Section):
     """What is done about personal data and hostile language in a source."""
 
-    personal_data: bool = Field(description="Mask addresses, telephone and card numbers, and keys.")
-    toxicity: bool = Field(description="Score hostile and obscene language, and report how much of it there is.")
+    personal_data: bool = Field(True, description="Mask addresses, telephone and card numbers, and keys.")
+    toxicity: bool = Field(True, description="Score hostile and obscene language, and report how much of it there is.")
     max_toxicity: Share | None = Field(None, description="Leave out texts that score higher, such as 0.05; null: none.")
+
+
+class CodeScreens(Screens):
+    """The same for code, where neither is done unless it is asked for."""
+
+    personal_data: bool = Field(False, description="Mask addresses, telephone and card numbers, and keys.")
+    toxicity: bool = Field(False, description="Score hostile and obscene language, and report how much of it there is.")
 
 
 class Web(Section):
@@ -96,13 +107,15 @@ class Web(Section):
         default_factory=lambda: WebSample(kind="wikipedia_sample")
     )
     characters: int = Field(3_000_000, ge=1, description="Largest amount of text to take, in characters.")
-    min_words: int = Field(40, ge=1, description="Shortest document, in words.")
+    min_words: int = Field(
+        40, ge=1, description="Shortest document, in words; gopher_quality drops those below 50 in any case."
+    )
     rules: list[Rule] = Field(
         ["gopher_repetition", "gopher_quality", "c4", "fineweb"],
         description="Heuristic filters, in their order; those of FineWeb (arXiv 2406.17557). Empty: none.",
     )
     quality: Quality | None = Field(None, description="Keep the educational texts; null: keep all.")
-    screens: Screens = Field(default_factory=lambda: Screens(personal_data=True, toxicity=True))
+    screens: Screens = Field(default_factory=Screens)
 
 
 class _Written(Section):
@@ -137,7 +150,7 @@ class Code(Section):
     )
     characters: int = Field(1_500_000, ge=1, description="Largest amount of the source to take, in characters.")
     quality: Quality | None = Field(None, description="Keep the instructive programs; null: keep all.")
-    screens: Screens = Field(default_factory=lambda: Screens(personal_data=False, toxicity=False))
+    screens: CodeScreens = Field(default_factory=CodeScreens)
     textbooks: CodeTextbooks | None = Field(None, description="Textbook sections on Python; null: none.")
     exercises: CodeExercises | None = Field(None, description="Exercises whose solutions were run; null: none.")
 

@@ -172,10 +172,11 @@ def _explain(detail: ErrorDetails) -> str:
     """One validation error as `key: value; expected ...`."""
     # Discriminated unions put the chosen kind into the location; people did not write it there.
     kinds = set(re.findall(r"\[(\w+)\]", " ".join(key for key, *_ in describe_fields())))
-    parts = [str(part) for part in detail["loc"] if part not in kinds]
+    place = [str(part) for part in detail["loc"]]
+    parts = [part for part in place if part not in kinds]
     key = ".".join(parts) or "recipe"
     if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key.{_suggest_key(parts)}"
+        return f"{key}: unknown key.{_suggest_key(place, kinds)}"
     if detail["type"] in ("missing", "union_tag_not_found"):
         return f"{key}{'.kind' * (detail['type'] != 'missing')}: is missing."
     if detail["type"] == "union_tag_invalid":
@@ -187,16 +188,17 @@ def _explain(detail: ErrorDetails) -> str:
     return f"{key}: is {shown}; {detail['msg'][0].lower()}{detail['msg'][1:]}."
 
 
-def _suggest_key(parts: list[str]) -> str:
-    """The key of the same table that was probably meant, or all of its keys."""
-    table = ".".join("" if part.isdigit() else part for part in parts[:-1]).rstrip(".")
-    prefix = f"{table}." if table else ""
-    known = [re.sub(r"\[\w*\]", "", key) for key, *_ in describe_fields()]
-    siblings = list(dict.fromkeys(key[len(prefix) :].split(".")[0] for key in known if key.startswith(prefix)))
-    close = difflib.get_close_matches(parts[-1], siblings, n=1)
+def _suggest_key(place: list[str], kinds: set[str]) -> str:
+    """The key of the same table, and of its kind, that was probably meant, or all of its keys."""
+    tables = [part for part in place[:-1] if not part.isdigit()]
+    known = [re.sub(r"\[(\w+)\]", r".\1", key).replace("[]", "").split(".") for key, *_ in describe_fields()]
+    siblings = list(dict.fromkeys(key[len(tables)] for key in known if key[: len(tables)] == tables))
+    table = ".".join(part for part in tables if part not in kinds)
+    close = difflib.get_close_matches(place[-1], [key for key in siblings if key != place[-1]], n=1)
     if close:
-        return f" Did you mean {prefix}{close[0]}?"
-    return f" Keys of {table or 'a recipe'}: {', '.join(siblings)}." if siblings else ""
+        return f" Did you mean {f'{table}.' if table else ''}{close[0]}?"
+    kind = f" of the kind {tables[-1]}" if tables and tables[-1] in kinds else ""
+    return f" Keys of {table or 'a recipe'}{kind}: {', '.join(siblings)}." if siblings else ""
 
 
 def _describe_section(section: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str]]:

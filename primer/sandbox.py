@@ -7,6 +7,7 @@ that a program takes milliseconds and not the start of a Python. docs/code.md sa
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -24,7 +25,7 @@ from typing import Any, Literal, Self
 
 from primer.errors import PrimerError
 
-Reason = Literal["passed", "failed", "timeout", "memory", "output", "crashed"]
+Reason = Literal["passed", "failed", "timeout", "memory", "output", "crashed", "lost"]
 
 # A program that waits burns no CPU time. On a busy machine one that computes gets half of a core, or a third, and may
 # have to wait for it first.
@@ -48,7 +49,8 @@ class Result:
 
     Attributes:
         reason: passed: it came to its end; failed: an exception ended it, `sys.exit` too; timeout, memory, output: it
-            took more than it may; crashed: it ended otherwise, such as by a signal or `os._exit`.
+            took more than it may; crashed: it ended otherwise, such as by a signal or `os._exit`; lost: nothing is
+            known, for the sandbox ended or could not be closed, twice.
         detail: The last lines of what it printed, a traceback among it.
         seconds: CPU seconds that it took.
     """
@@ -98,17 +100,17 @@ class Sandbox:
         """
         wall = _WALL_FACTOR * seconds + _WALL_MORE
         request = {"program": program, "seconds": seconds, "memory_mib": memory_mib, "wall": wall}
-        # A server that ends may have been ended by somebody else; one that ends again is the program's fault.
+        # A server that ends may have been ended by somebody else, or by what an earlier program did.
         for _ in range(2):
             if self._server is None:
                 self._server = _start()
             answer = self._server.ask(request, wall + _GRACE)
             if answer is None or not answer["clean"]:
                 self._stop()
-            if answer is not None:
+            if answer is not None and answer["reason"] != "lost":
                 detail = "\n".join(answer["detail"].strip().splitlines()[-_DETAIL_LINES:])
                 return Result(answer["reason"], detail, answer["seconds"])
-        return Result("crashed", "The sandbox ended while the program ran.", 0.0)
+        return Result("lost", "The sandbox ended while the program ran, or could not be closed.", 0.0)
 
     def _stop(self) -> None:
         if self._server is not None:
@@ -182,6 +184,11 @@ def _start() -> _Server:
         "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined. Nothing is run without it; "
         "--set code.exercises=null leaves exercises out.",
     )
+
+
+def server_hash() -> str:
+    """Hex SHA-256 of the server's source: a verdict hangs on it beside the program."""
+    return hashlib.sha256(_SERVER.read_bytes()).hexdigest()
 
 
 def bubblewraps() -> Iterator[str]:

@@ -59,32 +59,37 @@ _ALLOW, _KILL, _FAIL_WITH = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # struct seccomp_data, low half of the argument
 _CLONE_THREAD = 0x10000
 _X32 = 0x40000000
+_NOT_BEGUN = 71  # how a fork ends that could not be closed in: EX_OSERR of sysexits.h
 
 # System calls that no exercise needs: new processes and programs, other processes' memory, memory outside the limits
-# (shared segments, queues, anonymous files), sockets, and what has let programs out of sandboxes before.
+# (shared segments, queues, anonymous files, timers, buffers of sockets), sockets, priorities and processors, which can
+# be set for the server too, and what has let programs out of sandboxes before.
 # Numbers by architecture: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux.
 _CALLS = {
     "x86_64": {
-        "audit": 0xC000003E, "clone": 56, "clone3": 435,
+        "audit": 0xC000003E, "clone": 56, "clone3": 435, "prlimit64": 302,
         "denied": {
-            "socket": 41, "shmget": 29, "shmat": 30, "fork": 57, "vfork": 58, "execve": 59, "semget": 64, "msgget": 68,
-            "ptrace": 101, "personality": 135, "pivot_root": 155, "chroot": 161, "mount": 165, "umount2": 166,
-            "mq_open": 240, "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272,
-            "perf_event_open": 298, "open_by_handle_at": 304, "setns": 308, "process_vm_readv": 310,
-            "process_vm_writev": 311, "kcmp": 312, "memfd_create": 319, "bpf": 321, "execveat": 322,
-            "userfaultfd": 323, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430,
-            "pidfd_getfd": 438, "memfd_secret": 447,
+            "socket": 41, "setsockopt": 54, "shmget": 29, "shmat": 30, "fork": 57, "vfork": 58, "execve": 59,
+            "semget": 64, "msgget": 68, "ptrace": 101, "personality": 135, "setpriority": 141, "sched_setparam": 142,
+            "sched_setscheduler": 144, "pivot_root": 155, "chroot": 161, "mount": 165, "umount2": 166,
+            "sched_setaffinity": 203, "timer_create": 222, "mq_open": 240, "add_key": 248, "request_key": 249,
+            "keyctl": 250, "ioprio_set": 251, "unshare": 272, "perf_event_open": 298, "open_by_handle_at": 304,
+            "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312, "sched_setattr": 314,
+            "memfd_create": 319, "bpf": 321, "execveat": 322, "userfaultfd": 323, "io_uring_setup": 425,
+            "open_tree": 428, "move_mount": 429, "fsopen": 430, "pidfd_getfd": 438, "memfd_secret": 447,
         },
     },
     "aarch64": {
-        "audit": 0xC00000B7, "clone": 220, "clone3": 435,
+        "audit": 0xC00000B7, "clone": 220, "clone3": 435, "prlimit64": 261,
         "denied": {
-            "umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "personality": 92, "unshare": 97,
-            "ptrace": 117, "mq_open": 180, "msgget": 186, "semget": 190, "shmget": 194, "shmat": 196, "socket": 198,
-            "add_key": 217, "request_key": 218, "keyctl": 219, "execve": 221, "perf_event_open": 241,
-            "open_by_handle_at": 265, "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272,
-            "memfd_create": 279, "bpf": 280, "execveat": 281, "userfaultfd": 282, "io_uring_setup": 425,
-            "open_tree": 428, "move_mount": 429, "fsopen": 430, "pidfd_getfd": 438, "memfd_secret": 447,
+            "ioprio_set": 30, "umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "personality": 92,
+            "unshare": 97, "timer_create": 107, "ptrace": 117, "sched_setparam": 118, "sched_setscheduler": 119,
+            "sched_setaffinity": 122, "setpriority": 140, "mq_open": 180, "msgget": 186, "semget": 190, "shmget": 194,
+            "shmat": 196, "socket": 198, "setsockopt": 208, "add_key": 217, "request_key": 218, "keyctl": 219,
+            "execve": 221, "perf_event_open": 241, "open_by_handle_at": 265, "setns": 268, "process_vm_readv": 270,
+            "process_vm_writev": 271, "kcmp": 272, "sched_setattr": 274, "memfd_create": 279, "bpf": 280,
+            "execveat": 281, "userfaultfd": 282, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429,
+            "fsopen": 430, "pidfd_getfd": 438, "memfd_secret": 447,
         },
     },
 }  # fmt: skip
@@ -97,7 +102,7 @@ class _Filter(ctypes.Structure):
 
 
 def system_call_filter(machine: str) -> bytes:
-    """A seccomp filter: no system call of `_CALLS`, and of new tasks only threads.
+    """A seccomp filter: no system call of `_CALLS`, of limits only the program's own, of new tasks only threads.
 
     Raises:
         KeyError: If the architecture is not known here.
@@ -117,6 +122,11 @@ def system_call_filter(machine: str) -> bytes:
     for number in calls["denied"].values():
         steps += [(_EQUAL, 0, 1, number), refused]
     steps += [
+        (_EQUAL, 0, 3, calls["prlimit64"]),  # the server has the same user: its limits would be every later program's
+        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
+        (_EQUAL, 1, 0, 0),
+        refused,
+        (_LOAD, 0, 0, _NUMBER_AT),
         (_EQUAL, 0, 3, calls["clone"]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
         (_ANY_BIT, 1, 0, _CLONE_THREAD),
@@ -161,7 +171,10 @@ class Server:
         started = time.monotonic()
         child = os.fork()
         if child == 0:
-            self._become(theirs, their_output, seconds, memory_mib)
+            try:
+                self._become(theirs, their_output, seconds, memory_mib)
+            except BaseException:  # nothing runs unprotected, and what happened is not the program's verdict
+                os._exit(_NOT_BEGUN)
             _run_program(program, theirs)
         theirs.close()
         os.close(their_output)
@@ -175,13 +188,15 @@ class Server:
         os.close(output)
         cpu = used.ru_utime + used.ru_stime
         reason = ended_by or _reason(told, token, cpu, seconds)
+        if reason == "crashed" and os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NOT_BEGUN:
+            reason = "lost"
         if reason == "crashed":
             tail += f"\n{_how_it_ended(status)}".encode()
         return {
             "reason": reason,
             "detail": tail[-KEPT_OUTPUT:].decode(errors="replace"),
             "seconds": cpu,
-            "clean": _changed() == self._folder_changed,
+            "clean": reason != "lost" and _changed() == self._folder_changed,
         }
 
     def _become(self, channel: socket.socket, output: int, seconds: float, memory_mib: int) -> None:
@@ -212,10 +227,14 @@ class Server:
         self._control(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(_Filter(len(self._steps) // 8, self._steps)))
 
     def _control(self, what: int, *arguments: typing.Any) -> None:
-        """Call prctl(2), or end: nothing runs unprotected."""
+        """Call prctl(2).
+
+        Raises:
+            OSError: If it fails; nothing runs unprotected.
+        """
         if self._libc.prctl(what, *arguments, *(0,) * (4 - len(arguments))) != 0:
-            os.write(2, f"prctl({what}): {os.strerror(ctypes.get_errno())}\n".encode())
-            os._exit(70)
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), f"prctl({what})")
 
     def _read(self, count: int) -> bytes | None:
         data = b""

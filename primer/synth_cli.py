@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from primer.cli_options import Overrides, RecipePath, RunPath, take_steps
+from primer.cli_options import DataPath, Overrides, RecipePath, RunPath, take_steps
 from primer.errors import PrimerError, did_you_mean
 from primer.inspect_cli import inspect
 
@@ -63,6 +63,7 @@ def run_(
     recipe: RecipePath,
     set_: Overrides = None,
     run: RunPath = None,
+    data: DataPath = None,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -99,7 +100,7 @@ def run_(
         raise PrimerError("--ray and --shard are given together.", "Choose one: a cluster needs no shards.")
     if shard is None:
         step = make_corpora if ray is None else partial(_make_corpora_on_ray, address=ray, workers=ray_workers)
-        take_steps([step], recipe, set_, run)
+        take_steps([step], recipe, set_, run, data)
         return
     from primer.recipe_file import load_recipe
     from synth.corpora import make_shard

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from primer.cli_options import Overrides, RecipePath, RunPath, take_steps
+from primer.cli_options import DataPath, Overrides, RecipePath, RunPath, take_steps
 from primer.errors import PrimerError
 from primer.web_duplicates_cli import duplicates
 
@@ -22,9 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Corpus = Annotated[
-    Literal["web", "code"], typer.Option("--corpus", help="Which corpus: web text, or code (the same, by its rubric).")
-]
+Corpus = Annotated[Literal["web", "code"], typer.Option("--corpus", help="Which corpus: web text, or code.")]
 
 
 @app.command()
@@ -65,6 +63,7 @@ def filter_(
     set_: Overrides = None,
     run: RunPath = None,
     corpus: Corpus = "web",
+    data: DataPath = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", metavar="N", min=1, help="Tasks at once: processes here, or jobs on a cluster."),
@@ -98,7 +97,7 @@ def filter_(
     def refine(loaded: Recipe, folder: RunFolder) -> None:
         complete_refined(filtering(loaded, folder, execute), corpus)
 
-    take_steps([refine], recipe, set_, run)
+    take_steps([refine], recipe, set_, run, data)
 
 
 def _where(workers: int | None, slurm: list[str] | None, ray: str | None) -> Execute | None:
@@ -108,8 +107,8 @@ def _where(workers: int | None, slurm: list[str] | None, ray: str | None) -> Exe
         raise PrimerError("--slurm and --ray are given together.", "Choose one.")
     if slurm:
         pairs = [text.partition("=") for text in slurm]
-        if wrong := next((text for text in slurm if "=" not in text), None):
-            raise PrimerError(f"--slurm {wrong}: expected KEY=VALUE.", "For example: --slurm partition=cpu")
+        if wrong := next((text for text in slurm if "=" not in text or "," in text.partition("=")[0]), None):
+            raise PrimerError(f"--slurm {wrong}: expected KEY=VALUE.", "One --slurm each: --slurm partition=cpu")
         at_once = {"workers": str(workers)} if workers else {}
         return on_slurm(at_once | {key: value for key, _, value in pairs})
     if ray:
@@ -127,6 +126,7 @@ def contaminated(
     number: Annotated[int, typer.Option("--number", metavar="N", min=1, help="At most so many.")] = 20,
 ) -> None:
     """Show the passages for which documents were left out, each with the benchmark's item that it holds."""
+    from primer.benchmarks import OWN_ITEMS
     from primer.recipe_file import load_recipe
     from primer.run import RunFolder
     from synth.browse import printable
@@ -134,17 +134,22 @@ def contaminated(
 
     folder = RunFolder(run or Path("runs") / load_recipe(recipe, set_ or []).name)
     stage = f"refined/{corpus}"
-    counts: dict[str, int] | None = folder.require(stage).facts.get("contaminated")
+    manifest = folder.require(stage)
+    counts: dict[str, int] | None = manifest.facts.get("contaminated")
     if counts is None:
         raise PrimerError(f"{stage} was not compared with benchmarks.", "Set corpus.decontaminate to true.")
-    if suite is not None and suite not in counts:
+    if suite is not None and suite not in manifest.facts["compared_with"]:
         raise PrimerError(
-            f"{stage} left out no document for {suite!r}.",
-            f"It left out some for: {', '.join(counts) or 'no benchmark at all'}.",
+            f"{stage} was not compared with {suite!r}.", f"It was with: {', '.join(manifest.facts['compared_with'])}."
         )
-    typer.echo(f"{stage}: {sum(counts.values()):,d} documents hold items of benchmarks" + ":" * bool(counts))
-    for name, count in counts.items():
-        typer.echo(f"  {name:<24} {count:>8,d}")
+    compared = manifest.facts["compared_with"]
+    typer.echo(
+        f"{stage}: {sum(counts.values()):,d} documents hold items of {len(compared)} benchmarks that were compared"
+    )
+    if all(name.startswith(OWN_ITEMS) for name in compared):
+        typer.echo("(Primer's own alone: name a folder of others in eval.data or PRIMER_EVAL_DATA, and filter again)")
+    for name in compared:
+        typer.echo(f"  {name:<24} {counts.get(name, 0):>8,d}")
     shown = 0
     for found in read_contaminated(folder.folder(stage)):
         if shown == number:

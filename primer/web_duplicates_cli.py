@@ -26,8 +26,8 @@ Corpus = Literal["web", "code", "synthetic"]
 Kind = Literal["near", "exact"]
 Side = list[tuple[str, bool]]  # pieces of a text, and whether both texts hold them
 
-# Comparing takes the square of the words; two texts that begin alike for so long are alike.
-_MOST_WORDS = 3000
+# Comparing takes the square of the words, and more where they repeat: two texts that begin alike for so long are alike.
+_MOST_WORDS = 1000
 
 _WIDEST = 160  # two columns of lines that can be read
 _PAIRS = 20  # shown where nothing says how many
@@ -41,11 +41,16 @@ def duplicates(
     recipe: RecipePath,
     run: RunPath = None,
     corpus: Annotated[Corpus, typer.Option("--corpus", help="Which corpus.")] = "web",
-    number: Annotated[int | None, typer.Option("--number", min=1, help="The removed document at this place.")] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--number", min=1, help="The removed document at this place, of its --kind."),
+    ] = None,
     kind: Annotated[
         Kind | None, typer.Option("--kind", help="near: alike; exact: equal but for case and white space.")
     ] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many pairs, from the first.")] = _PAIRS,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", min=1, help="How many pairs, from the first or --number.")
+    ] = None,
 ) -> None:
     """Show documents that were removed as duplicates, each beside the one that was kept.
 
@@ -67,19 +72,21 @@ def duplicates(
             f"Delete {home} and make the corpus again: it is written beside it.",
         )
     reader = RemovedReader(home)
-    numbers = list(islice(reader.numbers(kind), count)) if number is None else [number]
-    if not numbers or numbers[0] > reader.total:
-        _complain(corpus, kind, number, reader.total)
+    first, many = (0, _PAIRS) if number is None else (number - 1, 1)
+    numbers = list(islice(reader.numbers(kind), first, first + (count or many)))
+    if not numbers:
+        _complain(corpus, kind, number, sum(1 for _ in reader.numbers(kind)), reader.total)
     _show(_Pairs(folder.path, reader.total, reader.row), numbers)
 
 
-def _complain(corpus: Corpus, kind: Kind | None, number: int | None, total: int) -> None:
-    if number is not None and total:
-        raise PrimerError(
-            f"--number is {number:,d}, but {total:,d} documents were removed from corpus/{corpus}.",
-            f"Give a number from 1 to {total}.",
-        )
+def _complain(corpus: Corpus, kind: Kind | None, number: int | None, of_kind: int, total: int) -> None:
     what = _KINDS[kind] if kind else "duplicate"
+    if number is not None and of_kind:
+        documents = f"{what}s" if kind else "documents"
+        raise PrimerError(
+            f"--number is {number:,d}, but {of_kind:,d} {documents} were removed from corpus/{corpus}.",
+            f"Give a number from 1 to {of_kind}.",
+        )
     raise PrimerError(
         f"No {what} was removed from corpus/{corpus}; {total:,d} documents were removed in all.",
         "Name another corpus (--corpus), or leave --kind out." if total else "There is nothing to look at.",

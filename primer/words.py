@@ -1,8 +1,9 @@
-"""Words as texts are compared by: lower case, without accents and punctuation."""
+"""Words as texts are compared by: lower case, without accents, punctuation and what markup leaves behind."""
 
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -12,21 +13,34 @@ _WORD = re.compile(r"(?:(?<!\w)-(?=\d))?(?:\d+(?:\.\d+)+|\w+)(?:\+\+|#)?")
 
 _APOSTROPHES = "'\u2018\u2019\u02bc`\u00b4"
 _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
+# Markdown's italics, in front of a word and behind it; "_" alone is the gap of a test's sentence.
+_ITALICS = re.compile(r"_(?<!\w.)_*+(?=[^\W_])|_(?<=[^\W_].)_*+(?!\w)")
+# What is left of HTML where tags were taken for text. Named, for <T> in a program is a type; and without attributes.
+_ENTITY = re.compile(r"&#?\w{2,31};")
+_TAG = re.compile(r"</?(?:p|br|hr|b|i|u|em|strong|su[bp]|span|div|li|[uod]l|t[drh]|h[1-6]|blockquote)/?>", re.IGNORECASE)
 
 
 def text_words(text: str) -> list[str]:
     """The words of a text in their order."""
+    if "&" in text:
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    if "<" in text:
+        text = _TAG.sub(" ", text)
     if not text.isascii():
         # Marks go before, too: to normalise a long run of them takes time that grows with its square.
         text = _without_marks(unicodedata.normalize("NFKD", _without_marks(text)))
+    if "_" in text:
+        text = _ITALICS.sub("", text)
     for mark in _APOSTROPHES:
         text = text.replace(mark, "")
     return _WORD.findall(_THOUSANDS.sub("", text.lower()))
 
 
 def _without_marks(text: str) -> str:
-    for mark in filter(unicodedata.combining, set(text)):
-        text = text.replace(mark, "")
+    """Without combining marks and characters that nobody sees, such as soft hyphens and zero-width spaces."""
+    for character in set(text):
+        if unicodedata.combining(character) or unicodedata.category(character) == "Cf":
+            text = text.replace(character, "")
     return text
 
 

@@ -17,13 +17,25 @@ import numpy as np
 from primer.errors import PrimerError
 from primer.recipe_corpora import Duplicates
 from primer.run import write_json
-from synth.duplicate_segments import EQUAL, Matches, Segment, index_segment, unpack
+from synth.duplicate_segments import (
+    EQUAL,
+    Matches,
+    Segment,
+    index_segment,
+    least_match,
+    merge_segments,
+    unpack,
+    write_segment,
+)
 from synth.signatures import Found, Signatures, SignatureWriter, band_keys, least_agreeing, remedy, similarity_of
 
 # Texts of a segment: to sort one of its bands takes some 120 MB.
 _SEGMENT = 1 << 22
 
-_LAYOUT = 1
+# Of so many segments of a corpus that is being made one is made: a quarter of a million texts each, of 4 million.
+_MERGED = 16
+
+_LAYOUT = 2
 
 
 class IndexWriter:
@@ -89,6 +101,7 @@ class EarlierTexts:
 
     def __init__(self, folders: Sequence[Path], settings: Duplicates) -> None:
         self._least, self._rows = least_agreeing(settings.threshold), settings.rows
+        self._written = self._young = 0  # segments of the corpus that is being made: in all, and not merged
         self._corpora: list[str | None] = []
         self._segments: list[Segment] = []
         for place, folder in enumerate(folders):
@@ -109,9 +122,14 @@ class EarlierTexts:
         best = np.zeros(len(block), np.int64)
         if not self._segments or not len(block):
             return best
+        order = block["text"][:, 0].argsort()
+        for segment in self._segments:
+            segment.find_equal(best, block, order)
+        equal = best >= least_match(EQUAL)
         keys = band_keys(block["minhash"], self._rows)
         for band in range(keys.shape[1]):
             order = keys[:, band].argsort()
+            order = order[~equal[order]]
             for segment in self._segments:
                 segment.improve(best, block, band, order)
         return best
@@ -132,9 +150,23 @@ class EarlierTexts:
         """Place of the corpus that is being made, after the earlier ones."""
         return len(self._corpora) - 1
 
-    def extend(self, stem: Path, first: int) -> None:
-        """Take in a segment of the corpus that is being made, with the number of its first text."""
+    def extend(self, folder: Path, signatures: Signatures, first: int) -> None:
+        """Take in more texts of the corpus that is being made, as a segment.
+
+        Args:
+            folder: Of all its segments, and of no others.
+            signatures: Of at least one text.
+            first: Number of the first of them.
+        """
+        stem = segment_stem(folder, self._written)
+        write_segment(stem, signatures, self._rows)
         self._segments.append(Segment(stem, self._rows, self.own, first))
+        self._written, self._young = self._written + 1, self._young + 1
+        if self._young == _MERGED:
+            young, stem = self._segments[-_MERGED:], segment_stem(folder, self._written)
+            merge_segments(stem, young, self._rows)
+            self._segments[-_MERGED:] = [Segment(stem, self._rows, self.own, young[0].first)]
+            self._written, self._young = self._written + 1, 0
 
 
 def segment_stem(folder: Path, number: int) -> Path:
@@ -146,11 +178,20 @@ def _read_about(folder: Path, settings: Duplicates) -> dict[str, Any]:
     path = folder / "index.json"
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PrimerError(f"{path} cannot be read: {error}", remedy(path)) from None
+    if not isinstance(about, dict):
+        raise PrimerError(f"{path} is damaged: it holds {type(about).__name__}, no object.", remedy(path))
     wanted = {"layout": _LAYOUT, "words": settings.words, "rows": settings.rows}
     if found := {key: about.get(key) for key, value in wanted.items() if about.get(key) != value}:
         raise PrimerError(
             f"{path} was made with {found}, but the recipe's corpus.duplicates need {wanted}.", remedy(path)
         )
+    sizes = about.get("segments")
+    if not (
+        isinstance(about.get("corpus"), str)
+        and isinstance(sizes, list)
+        and all(type(size) is int and size > 0 for size in sizes)
+    ):
+        raise PrimerError(f"{path} is damaged: it names no corpus, or no segments.", remedy(path))
     return about

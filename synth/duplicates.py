@@ -5,11 +5,12 @@ equal to it (`primer.words.text_hash`), or shares a whole band of its signature 
 above the threshold. It points to the equal one, else to the most alike: a removed document resembles the very one that
 stands for it, where clusters of linked pairs would join what only resembles a third.
 
-Documents are taken in blocks. A block is looked up, band by band, in the sorted segments of the earlier corpora and of
-what this corpus has kept so far; within the block, those that share a band with another one go through the index that
-generation uses. What is kept becomes a segment in the scratch folder. So memory is that of one block, 500 MB with what
-is mapped of a million documents, and 16 bytes for each one that is removed; and the result does not depend on the size
-of the blocks.
+Documents are taken in blocks. A block is looked up, hash by hash and band by band, in the sorted segments of the
+earlier corpora and of what this corpus has kept so far; within the block, those that share a band with another one go
+through the index that generation uses. What is kept becomes a segment in the scratch folder, and 16 segments become
+one. So memory is that of one block, 500 MB with what is mapped of a million documents, and 16 bytes for each one that
+is removed. The result does not depend on the size of the blocks, but for near duplicates that only share bands which
+more than 128 texts share: then it may depend on it which 128 are compared.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from primer.errors import PrimerError
 from primer.recipe_corpora import Duplicates
-from synth.duplicate_index import EarlierTexts, segment_stem
-from synth.duplicate_segments import EQUAL, Matches, least_match, pack, unpack, write_segment
+from synth.duplicate_index import EarlierTexts
+from synth.duplicate_segments import EQUAL, Matches, least_match, pack, unpack
 from synth.near_duplicates import NearDuplicates
-from synth.signatures import HASHES, Found, Signatures, band_keys, least_agreeing, open_array, signature_blocks
+from synth.signatures import HASHES, Found, Signatures, band_keys, least_agreeing, open_array, remedy, signature_blocks
 
 _BLOCK = 1 << 18
 
@@ -76,16 +78,27 @@ def find_duplicates(
         files: Their signatures, file by file in the order of the documents, which are numbered through.
         settings: What counts as a duplicate.
         earlier: Indexes of the corpora whose texts it must not repeat (`synth.duplicate_index`).
-        scratch: A folder for the segments and the result, some 450 bytes a document; what lies in it is removed.
+        scratch: A folder for the segments and the result, some 450 bytes a document and as
+            much again for those of 16 blocks; what lies in it is removed.
         block: Documents of a block.
 
     Raises:
-        PrimerError: If a file is missing or damaged, or an index was made with other settings.
+        PrimerError: If a file is missing or damaged, an index was made with other settings, or the system allows too
+            few open files or too little room.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     index = EarlierTexts(earlier, settings)
-    documents = kept = segments = 0
+    try:
+        documents = _write_removed(files, settings, index, scratch, block)
+    except OSError as error:
+        raise PrimerError(f"{scratch} cannot be written: {error}", remedy(scratch, error)) from None
+    return Removals(scratch / "removed.npy", documents, index)
+
+
+def _write_removed(files: Sequence[Path], settings: Duplicates, index: EarlierTexts, scratch: Path, block: int) -> int:
+    """Write the numbers and matches of what goes; the number of all documents."""
+    documents = kept = 0
     removed = [np.empty(0, _REMOVED)]
     for signatures in signature_blocks(files, block):
         matches = _settle(signatures, index, settings, kept)
@@ -93,13 +106,10 @@ def find_duplicates(
         removed.append(np.empty(len(gone), _REMOVED))
         removed[-1]["number"], removed[-1]["match"] = gone + documents, matches[gone]
         if len(stays := signatures[matches == 0]):
-            stem = segment_stem(scratch, segments)
-            write_segment(stem, stays, settings.rows)
-            index.extend(stem, kept)
-            segments += 1
+            index.extend(scratch, stays, kept)
         documents, kept = documents + len(signatures), kept + len(stays)
     np.save(scratch / "removed.npy", np.concatenate(removed))
-    return Removals(scratch / "removed.npy", documents, index)
+    return documents
 
 
 def _settle(block: Signatures, index: EarlierTexts, settings: Duplicates, kept: int) -> Matches:

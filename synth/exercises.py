@@ -28,17 +28,21 @@ REASONS = (
     "memory",
     "output",
     "crashed",
+    "lost",
 )
 
 _LEAST_ASSERTS = 3
 _LEAST_DOCSTRING_WORDS = 4
 
-# What a body is replaced by to see whether the tests notice.
-_EMPTY_BODIES = ("pass", "raise NotImplementedError")
+# What a body is replaced by to see whether the tests notice, and how the run then ends if they do. A test may wait for
+# an answer that never comes; one that ends otherwise says nothing about the asserts.
+EMPTY_BODIES = {"pass": ("failed", "timeout"), "raise NotImplementedError": ("failed",)}
 
-# A fence may be indented, have more than three marks, and lack its end where the reply was cut short.
+# A fence may be indented, have more than three marks, and lack its end where the reply was cut short. What is taken is
+# not given back (`*+`): the time is linear in the reply's length whatever it holds.
 _FENCE = re.compile(
-    r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
+    r"^[ \t]*+(`{3,20}+|~{3,20}+)[ \t]*+([\w+-]{0,30}+)[^\n]*+\n(.*?)(?:^[ \t]*+\1[ \t]*+$|\Z)",
+    re.MULTILINE | re.DOTALL,
 )
 _PYTHON = {"", "python", "python3", "py"}
 _CODE_BEGINS = re.compile(r"^(?:from|import|def|class|@)\b|^@", re.MULTILINE)
@@ -89,9 +93,10 @@ def read_exercise(reply: str) -> Exercise:
         raise NoExerciseError("no_docstring")
     if not all(_only_defines(node) for node in tree.body):
         raise NoExerciseError("more_than_functions")
-    asserts = [node for node in ast.walk(_parsed(tests)) if isinstance(node, ast.Assert)]
-    if not asserts:
+    tested = _parsed(tests)
+    if not any(isinstance(node, ast.Assert) for node in ast.walk(tested)):
         raise NoExerciseError("no_tests")
+    asserts = [node for node in _run_parts(tested) if isinstance(node, ast.Assert)]
     calls = {name: sum(_calls(node, name) for node in asserts) for name in documented}
     function = max(calls, key=lambda name: calls[name])
     if calls[function] < _LEAST_ASSERTS:
@@ -109,7 +114,7 @@ def try_exercise(sandbox: Sandbox, exercise: Exercise, seconds: float, memory_mi
         memory_mib: Memory that it may take, in MiB.
 
     Returns:
-        None if the solution passes the tests and nothing else does; else which of `REASONS` speaks against it.
+        None if the solution passes the tests and they fail without it; else which of `REASONS` speaks against it.
 
     Raises:
         PrimerError: If the sandbox cannot go on.
@@ -117,14 +122,15 @@ def try_exercise(sandbox: Sandbox, exercise: Exercise, seconds: float, memory_mi
     result = sandbox.run(exercise.program, seconds=seconds, memory_mib=memory_mib)
     if not result.passed:
         return "failed_tests" if result.reason == "failed" else result.reason
-    for body in _EMPTY_BODIES:
-        if sandbox.run(exercise.emptied(body), seconds=seconds, memory_mib=memory_mib).passed:
-            return "tests_too_weak"
+    for body, noticed in EMPTY_BODIES.items():
+        result = sandbox.run(exercise.emptied(body), seconds=seconds, memory_mib=memory_mib)
+        if result.reason not in noticed:
+            return "lost" if result.reason == "lost" else "tests_too_weak"
     return None
 
 
 def _code_blocks(reply: str) -> list[str]:
-    reply = reply.replace("\r\n", "\n").replace("\t", "    ")
+    reply = reply.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
     fenced = list(_FENCE.finditer(reply))
     blocks = [match[3] for match in fenced if match[2].lower() in _PYTHON]
     if not fenced and (begin := _CODE_BEGINS.search(reply)):
@@ -158,7 +164,7 @@ def _divide(block: str) -> tuple[str, str]:
             break
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             last = node.end_lineno or last
-    lines = block.splitlines()
+    lines = block.split("\n")  # what Python takes for an end of a line, and not what Unicode does
     return "\n".join(lines[:last]), "\n".join(lines[last:])
 
 
@@ -169,14 +175,49 @@ def _is_test(node: ast.stmt) -> bool:
 
 
 def _test_calls(tests: str) -> Iterator[str]:
-    """Calls of the test functions: pytest would make them."""
+    """Calls of the test functions, and of the methods of plain test classes: pytest would make them."""
     for node in _parsed(tests).body:
-        if isinstance(node, ast.FunctionDef) and _is_test(node) and not node.args.args:
+        if isinstance(node, ast.FunctionDef) and _is_test(node) and _needed(node) == 0:
             yield f"{node.name}()"
+        if isinstance(node, ast.ClassDef) and _is_test(node) and not node.bases:
+            for method in _methods(node):
+                if _is_test(method) and _needed(method) == 1:
+                    yield f"{node.name}().{method.name}()"
+
+
+def _needed(node: ast.FunctionDef) -> int:
+    """How many arguments a function cannot do without."""
+    named = len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
+    return named + node.args.kw_defaults.count(None)
+
+
+def _methods(node: ast.ClassDef) -> list[ast.FunctionDef]:
+    return [part for part in node.body if isinstance(part, ast.FunctionDef)]
+
+
+def _run_parts(tests: ast.Module) -> list[ast.AST]:
+    """All that is run of some tests: what stands outside of functions, and the functions that are called from there."""
+    functions: dict[str, list[ast.FunctionDef]] = {}
+    for statement in tests.body:
+        for function in _methods(statement) if isinstance(statement, ast.ClassDef) else [statement]:
+            if isinstance(function, ast.FunctionDef):
+                functions.setdefault(function.name, []).append(function)
+    found: list[ast.AST] = []
+    waiting: list[ast.AST] = list(tests.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            continue
+        found.append(node)
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            waiting.extend(part for function in functions.pop(name, []) for part in function.body)
+    return found
 
 
 def _only_defines(node: ast.stmt) -> bool:
-    """Whether a statement is one that a file of functions has, and not one that does something."""
+    """Whether a statement is one that a file of functions has; an assignment may call, such as `re.compile`."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)
     return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign)

@@ -13,9 +13,9 @@ from primer.errors import PrimerError
 from primer.fingerprint import fingerprint
 from primer.recipe_corpora import CodeExercises
 from primer.recipe_synth import Accept
-from primer.sandbox import Sandbox
+from primer.sandbox import Sandbox, server_hash
 from synth.backend import Messages
-from synth.exercises import NoExerciseError, read_exercise, try_exercise
+from synth.exercises import EMPTY_BODIES, Exercise, NoExerciseError, read_exercise, try_exercise
 from synth.units import Judging
 
 # Code is in no language that words could tell: `a`, `y` and `no` are Portuguese.
@@ -61,9 +61,12 @@ class ExerciseJudge:
         if reason is not None:
             return exercise.text, reason
         seconds, memory = self._settings.seconds, self._settings.memory
-        key = self._verdicts.key(exercise.program, seconds, memory)
+        key = self._verdicts.key(exercise, seconds, memory)
         if key not in self._verdicts:
-            self._verdicts[key] = try_exercise(self._sandbox, exercise, seconds, memory)
+            reason = try_exercise(self._sandbox, exercise, seconds, memory)
+            if reason == "lost":  # which says something of this machine, and nothing of the exercise
+                return exercise.text, reason
+            self._verdicts[key] = reason
         return exercise.text, self._verdicts[key]
 
     def place(self, text: str, passage: str | None = None, *, joined: bool = False) -> str | None:
@@ -72,7 +75,7 @@ class ExerciseJudge:
 
 
 class Verdicts:
-    """Verdicts by program and limits, one JSON object a line, appended; a context manager.
+    """Verdicts by programs, sandbox and limits, one JSON object a line, appended; a context manager.
 
     A line that a crash cut short is overwritten, and its program is run again.
 
@@ -86,6 +89,7 @@ class Verdicts:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, str | None] = {}
+        self._sandbox = server_hash()
 
     def __enter__(self) -> Self:
         try:
@@ -110,9 +114,16 @@ class Verdicts:
     ) -> None:
         self._file.close()
 
-    def key(self, program: str, seconds: float, memory_mib: int) -> str:
-        """Under which a verdict is kept: all that it hangs on, this Python's version too."""
-        about = {"program": program, "seconds": seconds, "memory": memory_mib, "python": sys.version_info[:2]}
+    def key(self, exercise: Exercise, seconds: float, memory_mib: int) -> str:
+        """Under which a verdict is kept: all that it hangs on, the sandbox's source and this Python's version too."""
+        about = {
+            "program": exercise.program,
+            "emptied": [[exercise.emptied(body), noticed] for body, noticed in EMPTY_BODIES.items()],
+            "seconds": seconds,
+            "memory": memory_mib,
+            "python": sys.version_info[:2],
+            "sandbox": self._sandbox,
+        }
         return fingerprint(about)[:32]
 
     def __contains__(self, key: str) -> bool:

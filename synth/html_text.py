@@ -16,6 +16,10 @@ from synth.text import SourceText
 # the extraction takes about 4 s and 250 MB a MiB.
 LONGEST_PAGE = 4 * 2**20  # bytes
 
+# Parsing takes time that grows with the square of some of these; no page that people read has as many.
+_MOST_TAGS = 50_000
+_LONG_TAG = re.compile(rb"<[a-zA-Z][^>]{50000}")
+
 # Pictures and fonts that a browser saved inside the page.
 _EMBEDDED = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=%]{1000,}")
 LONGEST_WITH_MEDIA = 16 * LONGEST_PAGE
@@ -74,7 +78,7 @@ def page_text(data: bytes, charset: str | None = None) -> tuple[str, str | None]
     import trafilatura
 
     data = _EMBEDDED.sub(b"data:,", data)
-    if len(data) > LONGEST_PAGE or not data.strip():
+    if len(data) > LONGEST_PAGE or not data.strip() or data.count(b"<") > _MOST_TAGS or _LONG_TAG.search(data):
         return "", None
     try:
         tree = trafilatura.load_html(decode_page(data, charset))

@@ -11,7 +11,8 @@ _LONGEST = 100_000  # characters; the GPL has 35,000
 # Sentences that only one licence has, by its SPDX name; white space and case do not count.
 _SENTENCES = {
     "MIT": r"permission is hereby granted, free of charge, to any person obtaining a copy.*the above copyright notice",
-    "Apache-2.0": r"apache license,? version 2\.0|http://www\.apache\.org/licenses/license-2\.0",
+    "Apache-2.0": r"terms and conditions for use, reproduction, and distribution.*apache license"
+    r"|^(copyright .{0,200})?(licensed under the )?apache license,? version 2\.0",
     "BSD-3-Clause": r"redistribution and use in source and binary forms(?!.*advertising materials).*neither the name",
     "BSD-2-Clause": r"redistribution and use in source and binary forms(?!.*(neither the name|advertising materials))",
     "ISC": r"permission to use, copy, modify,? and(/or)? distribute this software .*provided that the above copyright",
@@ -25,6 +26,13 @@ _SENTENCES = {
     "GPL-2.0": r"^(the )?gnu general public license version 2",
     "PSF-2.0": r"python software foundation license version 2",
 }
+
+
+# What takes back what such a sentence grants; a person has to read that.
+_CONDITIONS = re.compile(
+    r"commons clause|non-?commercial|for good, not evil|elastic license|server side public"
+    r"|all rights reserved\. no part"
+)
 
 
 def licence_of(folder: Path) -> str | None:
@@ -44,4 +52,6 @@ def licence_of(folder: Path) -> str | None:
 def _named(text: str) -> set[str]:
     """The licences whose sentences a text has."""
     plain = " ".join(text.lower().split())
+    if _CONDITIONS.search(plain):
+        return set()
     return {name for name, sentence in _SENTENCES.items() if re.search(sentence, plain)}

@@ -83,9 +83,13 @@ def find_files(paths: list[str], key: str) -> list[Path]:
 
 
 def files_material(paths: list[str], key: str) -> dict[str, str]:
-    """A mark of the files' state that changes when they do: names, sizes and times, since they may be huge."""
-    states = [[str(p), (stat := p.stat()).st_size, stat.st_mtime_ns] for p in find_files(paths, key)]
-    return {"files": fingerprint(states)}
+    """A mark of the state of the files that some names and patterns stand for."""
+    return states_of(find_files(paths, key))
+
+
+def states_of(files: Sequence[Path]) -> dict[str, str]:
+    """A mark of some files' state that changes when they do: names, sizes and times, since they may be huge."""
+    return {"files": fingerprint([[str(p), (stat := p.stat()).st_size, stat.st_mtime_ns] for p in sorted(files)])}
 
 
 def file_parts(files: Sequence[Path], characters: int, key: str, seed: int) -> tuple[tuple[FilePiece, ...], ...]:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from primer.documents import CorpusWriter, Document, read_shards
 from primer.errors import PrimerError
-from primer.progress import bar
+from primer.progress import bar, say
 from primer.recipe import Recipe
 from primer.run import Built, RunFolder
 from synth.duplicate_index import IndexWriter
@@ -24,6 +24,7 @@ from synth.duplicates import find_duplicates
 from synth.refine import CorpusName, section
 from synth.removed import RemovedWriter, removed_row
 from synth.signatures import each_signature
+from synth.toxicity import TOXIC
 
 INDEX = Path("duplicates") / "index"
 
@@ -41,6 +42,9 @@ class _Taken:
     groups: set[str] = field(default_factory=set)
     duplicates: Counter[str] = field(default_factory=Counter)
     exhausted: bool = True
+    scored: int = 0
+    toxic: int = 0
+    toxicity: float = 0.0
 
     def add(self, row: Row, *, of_source: bool) -> bool:
         """Count a document in, if there is room."""
@@ -49,9 +53,13 @@ class _Taken:
             self.exhausted = False
             return False
         self.room -= length * of_source
+        if (score := row["toxicity"]) is not None:
+            self.scored += 1
+            self.toxic += score > TOXIC
+            self.toxicity += score
         self.documents += 1
         self.characters += length
-        if row["group"] == row["hash"]:  # a group of its own, as most of the web: nothing to remember
+        if row["group"] in (row["hash"], row["origin"]):  # a group of its own, as most of the web: nothing to remember
             self.alone += 1
         else:
             self.groups.add(row["group"])
@@ -107,7 +115,17 @@ def build_corpus(
             progress.update(number, f"{taken.documents:,} kept")
     shutil.rmtree(scratch)
     facts = _facts(run, parts, taken)
+    if facts["stopped"] and taken.exhausted:
+        _say_short(name, section(recipe, name).characters, taken)
     return Built(_summary(taken, facts["origin"]), corpus.counts | facts)
+
+
+def _say_short(name: CorpusName, wanted: int, taken: _Taken) -> None:
+    got = wanted - taken.room
+    say(
+        f"  [yellow]corpus/{name} has {got:,} of {wanted:,} characters[/]: duplicates were more than what is read in "
+        f"reserve; for more set {name}.characters to {round(wanted * wanted / max(1, got)):,}"
+    )
 
 
 def _too_long(name: CorpusName, length: int, room: int) -> PrimerError:
@@ -127,6 +145,12 @@ def _facts(run: RunFolder, parts: Sequence[str], taken: _Taken) -> dict[str, Any
     facts = dict(source.facts)
     for part in written:
         facts |= {part.stage.removeprefix("written/"): part.facts}
+        facts |= {"licence": None, "origin": f"{facts['origin']}; {part.facts['origin'].lower()}"}
+        for suite, count in part.facts.get("contaminated", {}).items():
+            facts["contaminated"] = facts["contaminated"] | {suite: facts["contaminated"].get(suite, 0) + count}
+    if taken.scored:
+        mean = round(taken.toxicity / taken.scored, 6)
+        facts["toxicity"] = {"scored": taken.scored, "toxic": taken.toxic, "mean": mean}
     return facts | {
         "documents": taken.documents,
         "characters": taken.characters,

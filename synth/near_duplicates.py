@@ -1,6 +1,7 @@
-"""Duplicates of a growing collection of texts, found as each text comes, at about 330 bytes a text.
+"""Duplicates of a growing collection of texts, found as each text comes, at about 333 bytes a text.
 
-MinHash with locality-sensitive hashing: texts that agree in a whole band of their signatures are compared.
+MinHash with locality-sensitive hashing: texts that agree in a whole band of their signatures are compared. Equal texts
+are looked up by their hashes, however many texts are alike.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ class NearDuplicates:
 
     def find(self, signature: Signatures) -> Found | None:
         """The text taken in that this one duplicates, if any: an equal one, or the most alike, the first of equals."""
+        first = 0
+        for table in self._tables:
+            if (place := table.equal(signature)) is not None:
+                return Found(first + place, 1.0, "exact")
+            first += len(table)
         best, number, first = 0, -1, 0
         for table in self._tables:
-            agreeing, place, equal = table.most_alike(signature)
-            if equal:
-                return Found(first + place, 1.0, "exact")
+            agreeing, place = table.most_alike(signature)
             if agreeing > best:
                 best, number = agreeing, first + place
             first += len(table)
@@ -57,6 +61,8 @@ class NearDuplicates:
 class _Table:
     """Signatures, and for each band a row of slots with the texts' numbers (from 1), placed by the band's hash.
 
+    One more row is placed by the hashes of the texts; of equal texts the first one is in it.
+
     Args:
         room: Texts that it takes.
         rows: Bytes of a signature that make a band.
@@ -69,36 +75,50 @@ class _Table:
         self._salts = self._bands.astype(np.uint64) * _SPREAD_BANDS
         self._size = int(room / _FULLEST)
         self._slots = np.zeros((len(self._bands), self._size + _LONGEST_SEARCH), np.uint32)
+        self._texts = np.zeros(self._size, np.uint32)
         self._signatures: Signatures = np.empty(room, SIGNATURE)
 
     def __len__(self) -> int:
         return self._count
 
-    def most_alike(self, signature: Signatures) -> tuple[int, int, bool]:
-        """Of the texts with a common band: the bytes that agree in the most alike, its place, whether it is equal."""
+    def equal(self, signature: Signatures) -> int | None:
+        """Place of the first text that is equal."""
+        number = int(self._texts[self._text_slot(signature)])
+        return number - 1 if number else None
+
+    def most_alike(self, signature: Signatures) -> tuple[int, int]:
+        """Of the texts with a common band: the bytes that agree in the most alike, and its place."""
         _, texts = self._search(signature)
         if not len(texts):
-            return 0, -1, False
+            return 0, -1
         places = np.unique(texts) - 1
         found = self._signatures[places]
         same = found["minhash"] == signature["minhash"]
         banded = (band_keys(same, self._rows) == self._agreed).any(axis=1)  # a slot may be another key's
         agreeing = same.sum(axis=1) * banded
-        if len(equal := np.flatnonzero((found["text"] == signature["text"]).all(axis=1))):
-            return HASHES, int(places[equal[0]]), True
         best = int(agreeing.argmax())
-        return int(agreeing[best]), int(places[best]), False
+        return int(agreeing[best]), int(places[best])
 
     def add(self, signature: Signatures) -> bool:
         """Take a text in; False if there is no room."""
         if self._count == self._room:
             return False
         places, _ = self._search(signature)
+        slot = self._text_slot(signature)
         self._signatures[self._count] = signature
         self._count += 1
         free = places >= 0
         self._slots[self._bands[free], places[free]] = self._count
+        self._texts[slot] = self._texts[slot] or self._count
         return True
+
+    def _text_slot(self, signature: Signatures) -> int:
+        """The slot of an equal text, else the free one where this text belongs; three in ten are free."""
+        ours = signature["text"]
+        slot = int(ours[0]) % self._size
+        while (number := self._texts[slot]) and (self._signatures["text"][number - 1] != ours).any():
+            slot = (slot + 1) % self._size
+        return slot
 
     def _search(self, signature: Signatures) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
         """The first free slot of each band, -1 if there is none near; and the texts met on the way to it.

@@ -72,14 +72,20 @@ _ENDING = (
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # Neither the letter of \n nor that of %s belongs to an address.
 _EMAIL = re.compile(
-    r"(?:(?<![\w.%+@\\-])|(?<=\\[nrt]))\w[\w+-]{0,63}+(?:\.[\w+-]{1,64}+){0,6}+"
+    r"(?:(?<![\w.%+@\\-])|(?<=\\[nrt])|(?<=\s-)|(?<=^-)|(?<=\.\.))\w[\w+-]{0,63}+(?:\.[\w+-]{1,64}+){0,6}+"
     rf"@(?P<host>(?:{_LABEL}\.){{1,6}}{_ENDING})(?![\w@(\[-]|\.\w)"
 )
 # name [at] host [dot] com; name at host dot com
 _EMAIL_SPELT = re.compile(
-    r"(?<![\w.%+@\\-])(?P<host>)[^\W\d_][\w.+-]{0,63}+(?:\s?(?:\((?i:at)\)|\[(?i:at)\])\s?"
+    r"(?<![\w.%+@\\-])[^\W\d_][\w.+-]{0,63}+(?:\s?(?:\((?i:at)\)|\[(?i:at)\])\s?"
     rf"(?:[A-Za-z0-9-]{{1,63}}(?:\.|\s?(?:\((?i:dot)\)|\[(?i:dot)\])\s?|\s(?i:dot)\s)){{1,4}}{_ENDING}(?![\w-])"
     r"| (?:at|AT) [A-Za-z0-9-]{2,63} (?:dot|DOT) (?:com|org|net|edu|gov|io|COM|ORG)\b)"
+)
+# Without brackets most of these are shops: "bought it at amazon dot com".
+_A_NAME = re.compile(r"[^\W\d_]+[\d._]\w")
+_WRITE = re.compile(r"\b(?:e-?mails?|mail|contact|write|reach)\b[^\n]{0,30}$", re.IGNORECASE)
+_NOT_A_NAME = re.compile(
+    r"(?:us|me|him|her|them|it|you|here|page|site|website|online|address|directly|now|out)$", re.IGNORECASE
 )
 # RFC 2606: names that belong to nobody. `git` is the login of every repository's address.
 _NOBODYS = re.compile(r"(?:^|\.)(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|local)$", re.IGNORECASE)
@@ -120,14 +126,18 @@ _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _IPV4 = re.compile(
     rf"[1-9](?<![\w.].)(?<![A-Za-z_]-.)(?<![A-Za-z0-9]/.)\d{{0,2}}(?:\.{_OCTET}){{3}}(?![\w]|\.\w|-[A-Za-z])"
 )
+# Roots of object identifiers (ITU-T X.660): 1.2.840 and 1.3.6.1 of organisations, 2.5.29 of certificates.
+_OBJECT_IDENTIFIER = re.compile(r"(?:1\.[0-3]?\d|2\.5)\.")
 # What comes before numbers that only look like addresses.
 _NUMBERED = re.compile(
     r"(?:\bv|\bver|version|versions|release|build|firmware|driver|patch|update|revision|kernel|section|sections|chapter"
-    r"|clause|article|paragraph|figure|table|rule|§)[\s.:=(\"']{0,3}$",
+    r"|clause|article|paragraph|figure|table|rule|§|oid|object identifier)[\s.:=(\"']{0,3}$",
     re.IGNORECASE,
 )
 # Global unicast addresses alone (RFC 4291, section 2.4): 2000::/3.
 _IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])")
+
+_TIME = re.compile(r"(?:19|20)\d\d(?::\d\d)+$")
 
 # The calling codes of countries (ITU-T E.164).
 _CALLING = (
@@ -149,15 +159,40 @@ _PHONE = re.compile(
 )
 # Any other number that is said to be one.
 _PHONE_SAID = re.compile(
-    r"\b(?P<before>(?i:phone|telephone|tel|ph|fax|mobile|cell(?:phone)?|call|dial|text|whatsapp|hotline|reached at"
+    r"\b(?P<before>(?i:phone|telephone|tel|ph|fax|mobile|cellphone|(?:my|your|his|her) cell|cell(?=:)|call(?! n)|dial"
+    r"|text(?=:| us\b| me\b| him\b| her\b)|whatsapp|hotline|reached at"
     r"|reach (?:me|us|him|her|them) (?:at|on))\b"
     r"(?:\s(?i:number|no\.|us|me|him|her|them|now|on|at|is)){0,3}[\s.:]{1,3})"
     r"(?P<value>\(?\d[\d().]{0,5}(?:[ .()-]{0,2}\d{2,5}){1,5})(?![\w/,%-]|\.\d| \d)"
 )
+# What is in three lines of every table, unless a word says that it is a telephone number: 0045 0046 0047,
+# 05 12 23 34 45, 0600 1200 1800, 01/1999-12345, +12 345 678.
+_DOUBTFUL = re.compile(
+    r"00(?!.{1,9}\(0)|0\d([ .-])\d\d(?:\1\d\d){3}$|0\d{3}([ -])\d{4}\2\d{4}$|0\d/(?:19|20)\d\d"
+    r"|\+?[1-9]\d?(?: \d{3}){2}$"
+)
+_TELEPHONE = re.compile(
+    r"\b(?:t[eé]l(?:[eé]?[fp]\w{2,8})?|(?:cell)?phones?|fax|fon|mobile?|m[oó]vil|handy|cell|call|dial|ring|whatsapp"
+    r"|hotline|contact)\b[^\n]{0,25}$",
+    re.IGNORECASE,
+)
+# Numbers of things.
+_CATALOGUED = re.compile(
+    r"\b(?:isbn|issn|upc|ean|sku|pmid|oclc|patent|serial|part|lot|order|item|model|invoice)\b"
+    r"(?:\s(?:no|number|us|id)\b)?[\s.:#]{0,3}$",
+    re.IGNORECASE,
+)
+_DATE = re.compile(r"(?:(?:1[5-9]|20)\d\d([-.])[01]?\d\1[0-3]?\d|[0-3]?\d([-.])[0-3]?\d\2(?:1[5-9]|20)\d\d)(?!\d)")
+_AMOUNT = re.compile(r"[1-9]\d{0,2}(?: \d{3})* 000$|[1-9]\d?(?: \d{3}){2,}$")  # 1 800 000 000, 12 345 678
 _FICTION = re.compile(r"55501\d\d$")
 _YEARS = re.compile(r"(?<!\d)(?:1[5-9]|20)\d\d\D{1,3}(?:1[5-9]|20)\d\d$")
 _DIGITS_SAID = 7  # of a local number; where nothing says that it is one, more are asked for
 _BEFORE = 70  # characters
+# Typesetters' spaces and hyphens, between groups of digits as good as any; one character each, so places stay.
+_SPACES, _HYPHENS = "\u00a0\u2007\u2009\u202f", "\u2010\u2011\u2012\u2013"
+_PLAIN = str.maketrans(_SPACES + _HYPHENS, "    ----")
+_TYPESET = re.compile(f"[{_SPACES}{_HYPHENS}]")
+_OF_DIGITS = frozenset({"phone", "card", "iban", "social_security"})
 # What is written for one match may complete another beside it; most texts need one round, few three.
 _MOST_ROUNDS = 8
 
@@ -216,11 +251,12 @@ def _apply(rule: _Rule, text: str, counts: Counter[str]) -> str:
     def replace(match: re.Match[str]) -> str:
         value = rule.value(match)
         if value is None or value == match[0]:
-            return match[0]
+            return text[match.start() : match.end()]
         counts[rule.kind] += 1
         return value
 
-    return rule.pattern.sub(replace, text)
+    plain = rule.kind in _OF_DIGITS and not text.isascii() and _TYPESET.search(text)
+    return rule.pattern.sub(replace, text.translate(_PLAIN) if plain else text)
 
 
 def _key_block(match: re.Match[str]) -> str | None:
@@ -254,6 +290,14 @@ def _email(match: re.Match[str]) -> str | None:
     return None if _follows(_LOGIN_BEFORE, match) else EMAIL
 
 
+def _email_spelt(match: re.Match[str]) -> str | None:
+    if any(bracket in match[0] for bracket in "(["):
+        return EMAIL
+    name = match[0].split(" ")[0]
+    said = _follows(_WRITE, match) and not _NOT_A_NAME.match(name)
+    return EMAIL if said or _A_NAME.match(name) else None
+
+
 def _iban(match: re.Match[str]) -> str | None:
     """ISO 13616: with its head at its end and letters as 10 to 35, the number leaves 1 when divided by 97."""
     groups = match[0].split(" ")
@@ -281,13 +325,13 @@ def _luhn(digits: str) -> bool:
 def _ipv4(match: re.Match[str]) -> str | None:
     """As FineWeb, public ones alone: private ones reach nobody from outside, and network lessons are made of them."""
     large = sum(int(part) >= 20 for part in match[0].split("."))
-    if large < 2 or not _of_one_machine(match[0]):
+    if large < 2 or _OBJECT_IDENTIFIER.match(match[0]) or not _of_one_machine(match[0]):
         return None  # small numbers are sections and versions (8.2.4.45); of all addresses 0.2% look like that
     return None if _follows(_NUMBERED, match) else IPV4
 
 
 def _ipv6(match: re.Match[str]) -> str | None:
-    return IPV6 if _of_one_machine(match[0]) else None
+    return IPV6 if _of_one_machine(match[0]) and not _TIME.match(match[0]) else None
 
 
 def _of_one_machine(written: str) -> bool:
@@ -299,11 +343,14 @@ def _of_one_machine(written: str) -> bool:
 
 
 def _phone(match: re.Match[str]) -> str | None:
-    return PHONE if len(_digits(match[0])) > _DIGITS_SAID and _a_number(match[0]) else None
+    if len(_digits(match[0])) <= _DIGITS_SAID or not _a_number(match[0]) or _follows(_CATALOGUED, match):
+        return None
+    return None if _DOUBTFUL.match(match[0]) and not _follows(_TELEPHONE, match) else PHONE
 
 
 def _phone_said(match: re.Match[str]) -> str | None:
-    return match["before"] + PHONE if _a_number(match["value"]) else None
+    value = match["value"]
+    return None if _AMOUNT.match(value) or not _a_number(value) else match["before"] + PHONE
 
 
 def _a_number(written: str) -> bool:
@@ -314,6 +361,7 @@ def _a_number(written: str) -> bool:
         and not _FICTION.search(digits)
         and bool(digits.strip("0"))
         and not _YEARS.search(written)
+        and not _DATE.match(written)
     )
 
 
@@ -333,10 +381,10 @@ _RULES = (
     _Rule("key", ("://",), _LOGIN, _secret),
     _Rule("key", ('="', "='", '= "', "= '", ': "', ": '", ':"', ":'"), _PASSWORD, _password),
     _Rule("email", ("@",), _EMAIL, _email),
-    _Rule("email", (" dot ", " DOT ", "(at)", "[at]", "(AT)", "[AT]"), _EMAIL_SPELT, _email),
+    _Rule("email", (" dot ", " DOT ", "(at)", "[at]", "(AT)", "[AT]"), _EMAIL_SPELT, _email_spelt),
     _Rule("iban", ("",), _IBAN, _iban),
     _Rule("card", ("",), _CARD, _card),
-    _Rule("social_security", ("-",), _SOCIAL_SECURITY, lambda _: SOCIAL_SECURITY),
+    _Rule("social_security", ("-", *_HYPHENS), _SOCIAL_SECURITY, lambda _: SOCIAL_SECURITY),
     _Rule("ip", (".",), _IPV4, _ipv4),
     _Rule("ip", (":",), _IPV6, _ipv6),
     _Rule("phone", ("",), _PHONE, _phone),

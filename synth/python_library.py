@@ -27,7 +27,7 @@ _SKIPPED_FOLDERS = {
 _SHORTEST, _LONGEST = 1_000, 40_000  # characters of a document
 _GENERATED = re.compile(r"\b(auto-?generated|automatically generated|generated (by|and used|with|from))\b", re.I)
 # A row of a literal table: a constant or a closing bracket, and a comma or bracket at the end.
-_TABLE_ROW = re.compile(r"^\s*[\[({]*\s*(['\"].*|[-\d.x]+.*|[)\]}])[,:)\]}]+\s*(#.*)?$")
+_TABLE_ROW = re.compile(r"^\s*+[\[({]*+\s*+(['\"].*|[-\d.x].*|[)\]}][,:)\]}]*)[,:)\]}]\s*(#.*)?$")
 _LARGEST_TABLE_SHARE = 0.4
 
 

@@ -81,6 +81,16 @@ class QualityFilter:
         return cls(_read_classifier(folder, head), head["threshold"], head["about"])
 
 
+def other_rubric(folder: Path, wanted: str) -> str | None:
+    """The rubric that a filter's labels were scored by, if it is another than the wanted one; None where it is unknown.
+
+    Raises:
+        PrimerError: If `filter.json` is missing or damaged.
+    """
+    rubric = _read_head(folder)["about"].get("rubric")
+    return rubric if isinstance(rubric, str) and rubric != wanted else None
+
+
 def _embedding() -> dict[str, Any]:
     from topics.embedding import DIMENSION, MODEL_NAME
 

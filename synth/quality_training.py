@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,11 @@ import numpy.typing as npt
 from primer.environment import usable_cores
 from primer.errors import PrimerError
 from primer.fingerprint import file_hash
+from primer.progress import say
 from primer.recipe_corpora import Quality
 from primer.run import Built, write_text
 from primer.words import text_hash
+from prompts.rubrics import rubric_of
 from synth.filter_page import Shown, filter_page
 from synth.quality_classifiers import Array, Classifier, Forest, Linear, Vectors
 from synth.quality_embedding import sample_vectors
@@ -70,7 +72,7 @@ def build_filter(labels: Path, folder: Path, settings: Quality, seed: int) -> Bu
     """Train the filter of a corpus, and write it and the page about it.
 
     Args:
-        labels: The Parquet file with the teacher's labels (`synth.annotate`).
+        labels: The Parquet file with the teacher's labels (`synth.annotate`), in the folder labels/web or labels/code.
         folder: Where `filter.json`, `filter.safetensors` and `quality.html` go.
         settings: Which score is good, what share to keep, and which classifier.
         seed: Chooses the held-out texts and the forest's chances.
@@ -89,7 +91,9 @@ def build_filter(labels: Path, folder: Path, settings: Quality, seed: int) -> Bu
     }
     scores = {kind: model.probabilities(vectors[held]) for kind, (model, _) in models.items()}
     threshold = threshold_for(scores[settings.classifier], settings.keep)
-    facts = _facts(known, good, held, scores, threshold, settings, seed)
+    facts = _trained_for(labels, settings) | _facts(known, good, held, scores, threshold, settings, seed)
+    if facts["warning"]:
+        say(f"  [yellow]{facts['warning']}[/]")
     about = facts | {"labels_sha256": file_hash(labels), "seed": seed}
     QualityFilter(models[settings.classifier][0], threshold, about).save(folder)
     curves = {kind: roc_curve(some, good[held]) for kind, some in scores.items()}
@@ -179,18 +183,35 @@ def _timed(train: Any, vectors: Vectors, good: Booleans, seed: int) -> tuple[Cla
     return model, round(time.monotonic() - started, 2)
 
 
+def _corpus_of(labels: Path) -> Literal["web", "code"] | None:
+    """The corpus that labels belong to, by the folder that they lie in."""
+    name = labels.parent.name
+    return "web" if name == "web" else "code" if name == "code" else None
+
+
+def _trained_for(labels: Path, settings: Quality) -> dict[str, str | None]:
+    """The corpus, and the rubric that the teacher scored by: another use of the filter is checked against it."""
+    corpus = _corpus_of(labels)
+    return {"corpus": corpus, "rubric": rubric_of(settings, corpus).name if corpus else settings.rubric}
+
+
 def _check_enough(labels: Path, good: Booleans, settings: Quality) -> None:
+    corpus = _corpus_of(labels)
+
+    def key(name: str) -> str:
+        return f"{corpus}.quality.{name}" if corpus else f"web.quality.{name} or code.quality.{name}"
+
     count, of_all = int(good.sum()), len(good)
     if min(count, of_all - count) >= _FEWEST:
         return
     if of_all < 2 * _FEWEST:
-        remedy = "Label more texts: raise `quality.samples`, or see why so many answers were unreadable."
+        remedy = f"Label more texts: raise {key('samples')}, or see why so many answers were unreadable."
     elif count < _FEWEST:
         remedy = (
-            f"Lower `quality.good` (now {settings.good}), label more texts, or choose a source that holds such texts."
+            f"Lower {key('good')} (now {settings.good}), label more texts, or choose a source that holds such texts."
         )
     else:
-        remedy = f"Raise `quality.good` (now {settings.good}): nearly every text counts as good."
+        remedy = f"Raise {key('good')} (now {settings.good}): nearly every text counts as good."
     raise PrimerError(
         f"Of {of_all} distinct texts that the teacher labelled ({labels}), {count} score {settings.good} or higher; "
         f"a filter is trained on at least {_FEWEST} that do and {_FEWEST} that do not.",
@@ -229,7 +250,18 @@ def _facts(
         "classifiers": classifiers,
         "forest_minus_linear": [areas[0] - areas[1], *difference],
         "agreement": asdict(agreed) if agreed else None,
+        "warning": _warning(classifiers[settings.classifier]["auc"]),
     }
+
+
+def _warning(auc: Sequence[float]) -> str | None:
+    """What to say of a classifier whose interval reaches down to guessing."""
+    if auc[1] > 0.5:
+        return None
+    return (
+        f"On the held-out texts the filter is not shown to be better than chance: AUC {auc[0]:.3f}, 95% interval "
+        f"{auc[1]:.3f} to {auc[2]:.3f}, and guessing has 0.5. Read the page, and label more texts."
+    )
 
 
 def _measured(scores: Array, good: Booleans, interval: tuple[float, float], keep: float) -> dict[str, Any]:
@@ -275,5 +307,6 @@ def _summary(facts: Mapping[str, Any]) -> str:
     value, low, high = found["auc"]
     return (
         f"{facts['classifier'].replace('_', ' ')} on {facts['labels'] - facts['held_out']:,d} labels, "
-        f"AUC {value:.3f} ({low:.3f} to {high:.3f}), keeps {found['kept']:.0%} from {facts['threshold']:.3f}"
+        f"AUC {value:.3f} ({low:.3f} to {high:.3f}), "
+        f"keeps {found['kept']:.0%} (score {facts['threshold']:.3f} or more)"
     )

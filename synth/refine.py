@@ -41,6 +41,8 @@ SPARE = 1.2
 # A text longer than this part of its corpus is left out: it would be most of what one sees there.
 _LONGEST = 10
 
+_SHOWN_REASONS = 5
+
 # What a source is divided by for samples, whatever is taken of it later: into 32 parts at most, which are open at once.
 _SAMPLED = 32 * PART_CHARACTERS
 
@@ -76,7 +78,7 @@ def build_refined(recipe: Recipe, name: CorpusName, folder: Path, quality: Path 
     started, before = time.monotonic(), _counts(work).get("read", 0)
     run_tasks(execute, steps, opened.parts, work, f"refined/{name}", settings.characters)
     counts = _counts(work)
-    read, kept = counts.get("read", 0), counts.get("kept", 0)
+    read, kept = counts["read"], counts["kept"]
     if not kept:
         raise _nothing_usable(name, opened.origin, counts, settings)
     if read > before:
@@ -84,7 +86,7 @@ def build_refined(recipe: Recipe, name: CorpusName, folder: Path, quality: Path 
         say(f"  read {read - before:,} documents in {seconds:,.0f} s ({(read - before) / seconds:,.0f} documents/s)")
     _join_lists(work, folder / CONTAMINATED)
     facts = opened.facts | _facts(recipe, counts) | {"origin": opened.origin, "licence": opened.licence}
-    return Built(f"{kept:,} of {read:,} documents from {opened.origin}", facts)
+    return Built(f"{kept:,} of {read:,} documents from {opened.origin}{_left_out(counts)}", facts)
 
 
 def sample_texts(recipe: Recipe, name: CorpusName) -> Iterator[SourceText]:
@@ -193,6 +195,8 @@ def _facts(recipe: Recipe, counts: Counter[str]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "read": counts["read"],
         "kept": counts["kept"],
+        # Of those that stood behind the last text that a task wrote, and were read with it.
+        "unused": counts["read"] - counts["kept"] - _reasons(counts).total(),
         "too_short": counts["too_short"],
         "too_long": counts["too_long"],
         "stopped": counts["stopped"],
@@ -202,6 +206,7 @@ def _facts(recipe: Recipe, counts: Counter[str]) -> dict[str, Any]:
         "personal_data": _under(counts, "screens/masked_"),
     }
     if recipe.corpus.decontaminate:
+        facts["compared_with"] = list(read_every_benchmark(data_folder(recipe.eval.data)))
         facts["contaminated"] = _under(counts, "contamination/dropped_")
     if "toxic" in counts:
         kept = counts["kept"]
@@ -221,16 +226,26 @@ def _join_lists(work: Path, joined: Path) -> None:
                 shutil.copyfileobj(part, whole)
 
 
-def _nothing_usable(name: CorpusName, origin: str, counts: Counter[str], settings: Web | Code) -> PrimerError:
-    problem = f"{name}.source ({origin}) holds no usable document"
-    if not counts["read"]:
-        return PrimerError(f"{problem}: it is empty.", "Choose another source.")
-    reasons = Counter({"too short": counts["too_short"], "too long": counts["too_long"]})
+def _reasons(counts: Counter[str]) -> Counter[str]:
+    """How many texts were left out, by reason."""
+    reasons = Counter({"too short": round(counts["too_short"]), "too long": round(counts["too_long"])})
     for key, n in counts.items():
         _, dropped, reason = key.partition("/dropped_")
         if dropped:
             reasons[reason.replace("_", " ")] += round(n)
-    words = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(4) if n)
+    return +reasons
+
+
+def _left_out(counts: Counter[str]) -> str:
+    most = [f"{n:,} {reason}" for reason, n in _reasons(counts).most_common(_SHOWN_REASONS)]
+    return f" (left out: {', '.join(most)})" if most else ""
+
+
+def _nothing_usable(name: CorpusName, origin: str, counts: Counter[str], settings: Web | Code) -> PrimerError:
+    problem = f"{name}.source ({origin}) holds no usable document"
+    if not counts["read"]:
+        return PrimerError(f"{problem}: it is empty.", "Choose another source.")
+    words = ", ".join(f"{n:,} {reason}" for reason, n in _reasons(counts).most_common(_SHOWN_REASONS))
     remedy = "Choose another source."
     if isinstance(settings, Web):
         remedy = "Lower web.min_words, raise web.characters, take rules out of web.rules, or choose another source."

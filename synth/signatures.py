@@ -8,6 +8,7 @@ page differ in their quotation marks and apostrophes before they differ in anyth
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def open_array(path: Path) -> np.memmap[Any, np.dtype[Any]]:
     try:
         found: np.memmap[Any, np.dtype[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", remedy(path)) from None
+        raise PrimerError(f"{path} cannot be read: {error}", remedy(path, error)) from None
     return found
 
 
@@ -197,7 +198,16 @@ def _write_header(file: BinaryIO, count: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": described, "fortran_order": False, "shape": (count,)})
 
 
-def remedy(path: Path) -> str:
-    """What to do about a damaged file: the stage that holds it is made again once its folder is gone."""
+def remedy(path: Path, error: Exception | None = None) -> str:
+    """What to do about a damaged file: the stage that holds it is made again once its folder is gone.
+
+    Args:
+        path: The file.
+        error: What went wrong; a limit of the system is no damage.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Raise the limit of open files (ulimit -n 65536) and run the command again."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"Make room on the disk of {path} and run the command again."
     stage = next((folder for folder in path.parents if (folder / "manifest.json").exists()), path.parent)
     return f"Delete {stage} and run the command again: the stage is made again."

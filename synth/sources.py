@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from primer.fingerprint import file_hash
@@ -105,6 +106,10 @@ def source_material(source: AnySource, key: str) -> dict[str, str]:
             from synth import repositories
 
             return repositories.repositories_material(source.paths, source.suffixes, key)
+        case HubDataset() if Path(source.path).is_dir():  # a local folder that `datasets` reads
+            from synth import local_files
+
+            return local_files.states_of([path for path in Path(source.path).rglob("*") if path.is_file()])
         case HubDataset():
             return {}  # the hub is not asked before it is needed; the manifest's facts name the revision
 

@@ -6,9 +6,14 @@ import unicodedata
 from dataclasses import dataclass
 
 # Control characters that carry no text (all but tab and line feed), lone surrogates (JSON can hold them, UTF-8
-# cannot) and the byte-order mark. Line and paragraph separators become line feeds.
+# cannot), and what nobody sees but which divides words: soft hyphens, zero-width spaces, word joiners, marks of
+# direction and of byte order. The zero-width (non-)joiner stays: Persian, Indic scripts and emoji are spelled with it.
+# Line and paragraph separators become line feeds.
 _REMOVED: dict[int, str | None] = dict.fromkeys(
-    [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000), 0xFEFF]
+    [
+        *(*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000)),
+        *(0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF),
+    ]
 )
 _REMOVED |= {0x85: "\n", 0x2028: "\n", 0x2029: "\n"}
 
@@ -32,7 +37,7 @@ class SourceText:
 
 
 def clean(text: str) -> str:
-    """Unicode NFC, line feeds as line ends, no control characters, no white space at line ends or around the text."""
+    """Unicode NFC, line feeds as line ends, nothing invisible, no white space at line ends or around the text."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_REMOVED)
     text = unicodedata.normalize("NFC", text)
     return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")

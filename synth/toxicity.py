@@ -5,7 +5,8 @@ groups of people, pornographic and obscene expressions in it, 1 at most; the sco
 12 in a shorter text). 0.05 means one wholly toxic stretch in twenty.
 
 What a text is about does not count, only how it talks: no word for the body, for illness, crime, war or a group of
-people weighs anything by itself, so that medicine, law, history and news pass. The reverse is the score's limit:
+people weighs anything by itself, so that medicine, law, history and news pass; nor does a coarse word that also names
+birds, dogs or dishes. The reverse is the score's limit:
 hostility in polite words is not seen (docs/screens.md has the numbers).
 """
 
@@ -41,6 +42,15 @@ _WEIGHTS = {
     0.2: "shit shits shitty shitting bullshit horseshit boobs cuck cucks",
 }
 _WORDS = {word: weight for weight, words in _WEIGHTS.items() for word in words.split()}
+
+# Birds, dogs, dishes, gaps in walls, delayed sparks and the woman of Babylon, too: such a word weighs something only
+# beside another expression, which is none of its own family, or if it is thrown at somebody.
+_FAMILIES = (
+    "tits titties, bitch bitches, whore whores, faggot faggots fags, chink chinks, pussy pussies, retard retards retarded,"
+    " tranny trannies, jackass"
+)
+_FAMILY = {word: family.split()[0] for family in _FAMILIES.split(",") for word in family.split()}
+_AIMED = frozenset("you youre fucking stupid dumb filthy ugly hate hates disgusting worthless goddamn".split(" "))
 
 # With letters hidden by stars: f*ck, s**t, b*tch, c**t, n****r, a**hole.
 _STARRED = re.compile(
@@ -200,8 +210,10 @@ def _hits(words: list[str]) -> Iterator[tuple[int, float]]:
     for pattern, weight in searched:
         found += [(place, weight) for place in _places(pattern, joined)]
     harmless = set(_places(_HARMLESS, joined)) if found else set()
-    for place, weight in found:
-        if place not in harmless and place - 1 not in harmless:
+    meant = [(place, weight) for place, weight in found if place not in harmless and place - 1 not in harmless]
+    families = {_FAMILY.get(words[place], "") for place, _ in meant}
+    for place, weight in meant:
+        if len(families) > 1 or families == {""} or not _AIMED.isdisjoint(words[max(0, place - 2) : place]):
             reported = not _REPORTING.isdisjoint(words[max(0, place - _REPORTED_WITHIN) : place])
             yield place, weight / 2 if reported else weight
 

@@ -176,6 +176,49 @@ def test_the_server_is_out_of_reach(sandbox: Sandbox):
     assert run(sandbox, PASSING).passed
 
 
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "resource.prlimit(1, resource.RLIMIT_FSIZE, (0, 0))",  # the next fork could not be closed in
+        "resource.prlimit(1, resource.RLIMIT_DATA, (1 << 20, 1 << 20))",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
+        "os.setpriority(os.PRIO_PROCESS, 1, 19)",
+        "os.sched_setaffinity(1, {min(os.sched_getaffinity(0))})",
+        "os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))",
+    ],
+)
+def test_a_program_cannot_set_anything_for_the_server(sandbox: Sandbox, attempt: str):
+    before = server_of(sandbox)
+    poison = run(sandbox, f"import os, resource\n{attempt}")
+    assert (poison.reason, "PermissionError" in poison.detail) == ("failed", True), poison
+    state = "import os, resource\nprint(os.getpriority(0, 0), os.sched_getscheduler(0), len(os.sched_getaffinity(0)))"
+    after = run(sandbox, state)
+    with Sandbox() as fresh:
+        assert after == Result("passed", run(fresh, state).detail, after.seconds)
+    assert run(sandbox, PASSING).passed
+    assert server_of(sandbox) == before
+    own = run(sandbox, "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))\nresource.prlimit(0, 7)")
+    assert own.passed, own.detail
+
+
+def test_a_program_that_could_not_be_closed_in_has_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = primer.sandbox._SERVER.read_text(encoding="utf-8")
+    broken = tmp_path / "server.py"
+    begins = "        silence, _ = os.pipe()"
+    assert begins in source
+    broken.write_text(source.replace(begins, f"        raise MemoryError\n{begins}"), encoding="utf-8")
+    monkeypatch.setattr(primer.sandbox, "_SERVER", broken)
+    try:
+        opened = Sandbox().__enter__()
+    except PrimerError as error:
+        pytest.skip(f"this machine allows no sandbox: {error.problem}")
+    assert run(opened, PASSING).reason == "lost"
+    opened._server = primer.sandbox._start()
+    monkeypatch.undo()
+    assert run(opened, PASSING).passed  # in the second sandbox
+    opened.__exit__(None, None, None)
+
+
 def test_a_program_sees_neither_environment_nor_files_of_the_machine(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -257,6 +300,9 @@ def test_there_is_no_network(sandbox: Sandbox):
         "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.unshare(0x10000000) == 0",  # a user namespace
         "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.shmget(0, 1 << 20, 0o1600) != -1",
         "import os\nos.memfd_create('memory')",
+        "import socket\nsocket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)",
+        "import ctypes\ntimer = ctypes.c_void_p()\n"
+        "assert ctypes.CDLL(None).timer_create(0, None, ctypes.byref(timer)) == 0",
     ],
 )
 def test_no_process_no_program_and_no_hidden_memory_can_be_made(sandbox: Sandbox, attempt: str):
@@ -323,7 +369,7 @@ def test_a_server_that_ends_is_started_again_once(sandbox: Sandbox, monkeypatch:
         server._process.kill()
 
     monkeypatch.setattr(primer.sandbox._Server, "ask", asked_in_vain)
-    assert run(sandbox, PASSING).reason == "crashed"
+    assert run(sandbox, PASSING).reason == "lost"
     monkeypatch.undo()
     assert run(sandbox, PASSING).passed
 

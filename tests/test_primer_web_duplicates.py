@@ -78,6 +78,19 @@ def test_kinds_and_numbers_choose_the_pairs(run: Path):
     assert f"{KEPT} 1" in exact
 
 
+def test_a_number_counts_within_its_kind_and_begins_as_many_as_are_asked_for(run: Path):
+    second = shown(run, "--kind", "near", "--number", "2")
+    assert "document 3 of 3: near" in second
+    assert second.count("removed document") == 1
+    assert "document 2 of 3: exact" in shown(run, "--kind", "exact", "--number", "1")
+    both = shown(run, "--number", "2", "-n", "5")
+    assert "document 2 of 3" in both
+    assert both.count("removed document") == 2
+    with pytest.raises(PrimerError, match="--number is 3, but 2 near duplicates were removed") as caught:
+        shown(run, "--kind", "near", "--number", "3")
+    assert caught.value.remedy == "Give a number from 1 to 2."
+
+
 def test_what_cannot_be_shown_is_said_with_what_to_do(run: Path):
     with pytest.raises(PrimerError, match="--number is 9, but 3 documents were removed"):
         shown(run, "--number", "9")
@@ -96,5 +109,5 @@ def test_long_texts_are_compared_in_part_and_case_is_no_difference():
     words = " ".join(f"word{n}" for n in range(4000))
     removed = {"kind": "near", "similarity": 0.9, "title": None, "origin": None, "text": words.upper(), "kept": "a"}
     ours, theirs, note = compared({**removed, "kept_corpus": "web"}, {"text": words})  # type: ignore[typeddict-item]
-    assert note == "(1,000 more words are not compared here)"
+    assert note == "(3,000 more words are not compared here)"
     assert all(shared for _, shared in [*ours, *theirs])

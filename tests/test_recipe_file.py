@@ -48,6 +48,10 @@ def message(path: Path, *overrides: str) -> str:
         ("synth: {teacher: {kind: opena}}", ["synth.teacher", "opena", "'embedded', 'openai', 'vllm'"]),
         ("synth: {teacher: {kind: openai}}", ["synth.teacher.model: is missing"]),
         ("synth: {teacher: {kind: openai, model: m, threads: 2}}", ["synth.teacher.threads: unknown key"]),
+        ("web: {source: {kind: wikipedia_sample, path: a}}", ["of web.source of the kind wikipedia_sample: kind."]),
+        ("web: {source: {kind: files, path: a}}", ["web.source.path: unknown key. Did you mean web.source.paths?"]),
+        ("web: {quality: {teacher: {kind: openai, modl: a}}}", ["Did you mean web.quality.teacher.model?"]),
+        ("variants: [{nam: a}]", ["variants.0.nam: unknown key. Did you mean variants.name?"]),
         ("web: {source: {kind: files, paths: []}}", ["web.source.paths", "at least 1"]),
         ("corpus: {held_out_share: 0}", ["corpus.held_out_share", "is 0"]),
     ],
@@ -140,6 +144,16 @@ def test_overrides(tmp_path: Path):
     assert recipe.eval.suites == ["a", "b"]
     assert recipe.synth.teacher == EmbeddedTeacher(threads=3)
     assert recipe.eval.data is None
+
+
+def test_one_screen_leaves_the_others_as_they_are(tmp_path: Path):
+    recipe = load_recipe(
+        write(tmp_path, "name: x\nweb: {screens: {max_toxicity: 0.05}}"), ["code.screens.toxicity=true"]
+    )
+    web, code = recipe.web.screens, recipe.code.screens
+    assert (web.personal_data, web.toxicity, web.max_toxicity) == (True, True, 0.05)
+    assert (code.personal_data, code.toxicity, code.max_toxicity) == (False, True, None)
+    assert load_recipe(write(tmp_path, dump_recipe(recipe), "frozen.yaml")) == recipe
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -199,13 +202,26 @@ def test_an_index_is_the_same_bytes_and_of_other_settings_it_is_refused(tmp_path
             for each in texts:
                 index.add(each)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(names) == 1 + 4 * 3
+    assert len(names) == 1 + 6 * 3
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
     with pytest.raises(PrimerError, match="'rows': 4"):
         EarlierTexts([tmp_path / "one"], Duplicates(rows=8))
     (tmp_path / "two" / "index.json").unlink()
     with pytest.raises(PrimerError, match=r"index\.json cannot be read"):
         EarlierTexts([tmp_path / "two"], Duplicates())
+
+
+def test_a_damaged_index_is_an_error_that_says_what_to_do(tmp_path: Path):
+    with IndexWriter(tmp_path, "web", Duplicates()) as index:
+        index.add(signature("One text.", 5))
+    about = json.loads((tmp_path / "index.json").read_text())
+    assert EarlierTexts([tmp_path], Duplicates()).find(signature("one  text.", 5)) == Found(0, 1.0, "exact", "web")
+    without = {key: value for key, value in about.items() if key != "corpus"}
+    for damaged in ([], None, 5, {}, without, about | {"segments": None}, about | {"segments": [1, "2"]}):
+        (tmp_path / "index.json").write_text(json.dumps(damaged))
+        with pytest.raises(PrimerError, match=r"index\.json (is damaged|was made with)") as caught:
+            EarlierTexts([tmp_path], Duplicates())
+        assert f"Delete {tmp_path}" in caught.value.remedy
 
 
 def test_an_empty_corpus_and_a_single_text_are_corpora_too(tmp_path: Path):
@@ -225,6 +241,14 @@ def random_signatures(count: int) -> Signatures:
     signatures["text"] = generator.integers(0, 2**63, (count, 2))
     signatures["minhash"] = generator.integers(0, 256, (count, HASHES))
     return signatures
+
+
+def each_of(signatures: Signatures) -> list[Signatures]:
+    return [signatures[place, ...] for place in range(len(signatures))]
+
+
+def each_of(signatures: Signatures) -> list[Signatures]:
+    return [signatures[place, ...] for place in range(len(signatures))]
 
 
 def test_memory_is_that_of_a_block(tmp_path: Path):
@@ -256,6 +280,67 @@ def test_very_many_equal_texts_and_a_band_that_all_texts_share_cost_little(tmp_p
         assert removals.counts == {"exact": 5000, "near": 0}
         results.append({removals.kept_by(number) for number in range(2000, 7000)})
     assert results == [{Found(17, 1.0, "exact")}] * 2
+
+
+@pytest.mark.parametrize("threshold", [0.9, 1.0])
+def test_equal_texts_are_found_however_many_are_alike(tmp_path: Path, threshold: float):
+    texts = random_signatures(1400)
+    texts["minhash"] = texts["minhash"][0]
+    texts["minhash"][:, ::8] = random_signatures(1400)["minhash"][:, ::8]  # 0.875: all share 16 of 32 bands
+    texts["minhash"][::7] = texts["minhash"][0]  # and some agree in every byte
+    if threshold < 1:
+        texts = texts[np.arange(1400) % 7 > 0]
+    copies = texts[700:1100]
+    everyone = each_of(np.concatenate([texts, copies, copies[:50]]))
+    settings = Duplicates(threshold=threshold)
+    expected = by_brute_force(everyone, settings)
+    assert expected == [None] * len(texts) + [Found(700 + n % 400, 1.0, "exact") for n in range(450)]
+    for block in (1 << 18, 1000, 90):
+        assert everything(deduplicated(tmp_path, everyone, settings, block=block)) == expected
+    online = NearDuplicates(settings)
+    for ours, match in zip(everyone, expected, strict=True):
+        assert online.find(ours) == match
+        if match is None:
+            online.add(ours)
+    with IndexWriter(tmp_path, "web", settings, segment=500) as index:
+        for each in each_of(texts):
+            index.add(each)
+    earlier = EarlierTexts([tmp_path], settings)
+    assert [earlier.find(each) for each in each_of(copies)] == [
+        Found(700 + n, 1.0, "exact", "web") for n in range(len(copies))
+    ]
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from primer.errors import PrimerError
+from primer.recipe_corpora import Duplicates
+from synth.duplicates import find_duplicates
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
+try:
+    removals = find_duplicates([Path(sys.argv[1]) / "0.npy"], Duplicates(), [], Path(sys.argv[1]) / "scratch", block=20)
+    print(removals.counts, removals.kept_by(3999))
+except PrimerError as error:
+    print(f"error: {error} {error.remedy}")
+"""
+
+
+@pytest.mark.parametrize("limit", [64, 16])
+def test_many_blocks_open_few_files_and_too_few_allowed_say_so(tmp_path: Path, limit: int):
+    texts = random_signatures(4000)
+    texts[3999] = texts[5]
+    written(tmp_path, each_of(texts))
+    command = [sys.executable, "-c", LIMITED, str(tmp_path), str(limit)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    if limit == 64:  # 200 blocks
+        assert result.stdout == f"{ {'exact': 1, 'near': 0} } {Found(5, 1.0, 'exact')}\n"
+        assert len(list((tmp_path / "scratch").glob("*-keys.npy"))) == 200 // 16 + 200 % 16
+    else:
+        assert "Too many open files" in result.stdout
+        assert "ulimit -n" in result.stdout
 
 
 def test_signature_files_are_whole_or_absent_and_read_across_files(tmp_path: Path):

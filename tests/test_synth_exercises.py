@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ from mock_endpoint import Endpoint, prose, running
 
 from primer.errors import PrimerError
 from primer.recipe import Recipe
-from primer.recipe_corpora import Code, CodeExercises, CodeTextbooks
+from primer.recipe_corpora import Code, CodeExercises, CodeTextbooks, Duplicates
+from primer.recipe_synth import Accept
 from primer.run import Built, RunFolder
 from primer.sandbox import Result, Sandbox
 from prompts.forms import load_forms
 from prompts.stream import PromptStream
+from synth.accept import Judge
 from synth.code_writing import build_exercises, build_textbooks, exercises_recipe, textbooks_recipe, written_stages
 from synth.engine import asking
-from synth.exercises import NoExerciseError, read_exercise, try_exercise
-from synth.exercises_judge import Verdicts
+from synth.exercises import Exercise, NoExerciseError, read_exercise, try_exercise
+from synth.exercises_judge import ExerciseJudge, Verdicts
 from synth.filtered import Work
 from synth.signatures import open_signatures
 from synth.teachers import open_teacher
@@ -137,6 +140,82 @@ def test_tests_that_pass_without_the_solution_are_worth_nothing(sandbox: Sandbox
     nothing = SOLUTION.replace("return dict(Counter(text))", "return None")
     is_none = "\n".join("assert count_letters('a') is None" for _ in range(3))
     assert verdict(sandbox, f"```python\n{nothing}\n```\n```python\n{is_none}\n```") == "tests_too_weak"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "import os\nif count_letters('a') is None: os._exit(0)\ncount_letters('a')",
+        "import os\ntry: count_letters('a') or os._exit(0)\nexcept NotImplementedError: os._exit(0)",
+        "got = 1\ntry: got = count_letters('a')\nexcept NotImplementedError:\n    while True: pass\nassert got",
+        "if not count_letters('a'): bytearray(1 << 40)",
+        "while not count_letters('a'): print('x' * 10000)",
+    ],
+)
+def test_a_run_without_the_solution_proves_nothing_unless_the_tests_fail(sandbox: Sandbox, last: str):
+    weak = "\n".join(f"assert [lambda: count_letters({n})]" for n in range(3))
+    exercise = Exercise(SOLUTION, f"{weak}\n{last}", "count_letters")
+    assert try_exercise(sandbox, exercise, seconds=0.2, memory_mib=128) == "tests_too_weak"
+
+
+def test_tests_that_wait_for_the_solution_are_tests(sandbox: Sandbox):
+    waiting = f"count = None\nwhile not count:\n    count = count_letters('a')\n{TESTS}"
+    assert verdict(sandbox, AS_ASKED.replace(TESTS, waiting)) is None
+
+
+def test_an_exercise_cannot_spoil_the_runs_that_judge_it(sandbox: Sandbox):
+    """Or asserts that always hold would look like asserts that notice, and right exercises after it like wrong ones."""
+    poison = "import resource\ntry: resource.prlimit(1, resource.RLIMIT_FSIZE, (0, 0))\nexcept OSError: pass"
+    forged = f"{poison}\ntry: count_letters('a')\nexcept NotImplementedError: pass"
+    exercise = Exercise(SOLUTION, forged, "count_letters")
+    assert try_exercise(sandbox, exercise, seconds=1, memory_mib=128) == "tests_too_weak"
+    assert verdict(sandbox, AS_ASKED) is None
+
+
+@pytest.mark.parametrize(
+    "unrun",
+    [
+        "def test_letters(text, times):\n    {}",
+        "async def test_letters():\n    {}",
+        "def check():\n    {}",
+        "class TestLetters(Base):\n    def test_letters(self):\n        {}",
+        "class TestLetters:\n    def check(self):\n        {}",
+    ],
+)
+def test_asserts_that_are_never_run_are_not_counted(unrun: str):
+    wrong = "assert count_letters('a') == 1; assert count_letters('b') == 1; assert count_letters('c') == 1"
+    tests = f"Base = object\nassert count_letters('')  == {{}}\n{unrun.format(wrong)}"
+    assert reason(AS_ASKED.replace(TESTS, tests)) == "tests_too_weak"
+
+
+def test_tests_are_called_as_pytest_would_call_them(sandbox: Sandbox):
+    asserts = "; ".join(TESTS.splitlines())
+    for wrapped in (
+        f"def test_letters(times=1, *, more=2):\n    {asserts}",
+        f"class TestLetters:\n    def test_letters(self):\n        {asserts}",
+        f"def test_letters():\n    check()\n\ndef check():\n    {asserts}",
+        f"def main():\n    {asserts}\n\nif __name__ == '__main__':\n    main()",
+    ):
+        assert verdict(sandbox, AS_ASKED.replace(TESTS, wrapped)) is None, wrapped
+        wrong = wrapped.replace('"b": 1', '"b": 7')
+        assert verdict(sandbox, AS_ASKED.replace(TESTS, wrong)) == "failed_tests", wrapped
+
+
+@pytest.mark.parametrize("odd", ["\f", "\x1c", "\x85", "\u2028"])
+def test_lines_end_where_python_ends_them(sandbox: Sandbox, odd: str):
+    reply = f"```python\n{SOLUTION.replace('how often', f'how{odd}often')}\n\n{TESTS}\n```"
+    exercise = read_exercise(reply)
+    assert exercise.text.endswith("return dict(Counter(text))")
+    assert exercise.tests == TESTS
+    assert try_exercise(sandbox, exercise, seconds=1, memory_mib=128) is None
+    assert read_exercise(AS_ASKED.replace("\n", "\r")) == read_exercise(AS_ASKED)
+
+
+@pytest.mark.parametrize("reply", ["`" * 100_000, "```" + "a" * 100_000, "```" + " " * 100_000, "~~~py\n" * 20_000])
+def test_fences_without_end_are_read_in_a_moment(reply: str):
+    started = time.process_time()
+    assert reason(reply) == "no_code"
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -303,8 +382,9 @@ def test_a_machine_without_a_sandbox_says_so_and_asks_nothing(tmp_path: Path, mo
 def test_verdicts_outlive_a_crash(tmp_path: Path):
     path = tmp_path / "verdicts.jsonl"
     with Verdicts(path) as verdicts:
-        first, second = verdicts.key("x = 1", 1.0, 64), verdicts.key("x = 2", 1.0, 64)
-        assert first != verdicts.key("x = 1", 2.0, 64)
+        one, two = Exercise("x = 1", "", "f"), Exercise("x = 2", "", "f")
+        first, second = verdicts.key(one, 1.0, 64), verdicts.key(two, 1.0, 64)
+        assert first != verdicts.key(one, 2.0, 64)
         verdicts[first] = None
         verdicts[second] = "timeout"
     path.write_bytes(path.read_bytes()[:-3])
@@ -315,3 +395,34 @@ def test_verdicts_outlive_a_crash(tmp_path: Path):
         verdicts[second] = "timeout"
     with Verdicts(path) as verdicts:
         assert verdicts[second] == "timeout"
+
+
+def test_verdicts_hang_on_the_sandbox_and_on_what_is_run_without_the_solution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    exercise = read_exercise(AS_ASKED)
+
+    def key() -> str:
+        with Verdicts(tmp_path / "verdicts.jsonl") as verdicts:
+            return verdicts.key(exercise, 1.0, 64)
+
+    keys = [key(), key()]
+    monkeypatch.setattr("synth.exercises_judge.EMPTY_BODIES", {"return 0": ("failed",)})
+    keys.append(key())
+    monkeypatch.undo()
+    (tmp_path / "server.py").write_text("# another", encoding="utf-8")
+    monkeypatch.setattr("primer.sandbox._SERVER", tmp_path / "server.py")
+    keys.append(key())
+    assert (keys[0] == keys[1], len(set(keys))) == (True, 3)
+
+
+def test_what_the_sandbox_lost_is_run_again(tmp_path: Path):
+    class Losing(Sandbox):
+        def run(self, program: str, *, seconds: float, memory_mib: int) -> Result:
+            return Result("lost", "", 0.0)
+
+    judge = Judge(Accept(min_words=1), Duplicates())
+    with Verdicts(tmp_path / "verdicts.jsonl") as verdicts:
+        judging = ExerciseJudge(judge, CodeExercises(), Losing(), verdicts)
+        assert judging.check(AS_ASKED, "stop", [{"role": "user", "content": "Write."}])[1] == "lost"
+    assert (tmp_path / "verdicts.jsonl").read_bytes() == b""

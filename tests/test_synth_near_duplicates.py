@@ -123,4 +123,4 @@ def test_short_texts_are_compared_whole():
 def test_a_text_takes_at_most_350_bytes_in_a_full_table():
     index = NearDuplicates(Duplicates())
     table = index._tables[0]
-    assert (table._slots.nbytes + table._signatures.nbytes) / near_duplicates._FIRST_TABLE < 350
+    assert (table._slots.nbytes + table._texts.nbytes + table._signatures.nbytes) / near_duplicates._FIRST_TABLE < 350

@@ -21,7 +21,7 @@ from primer.run import Built
 from synth import quality_embedding, quality_training
 from synth.filter_page import Shown, filter_page
 from synth.quality_classifiers import Forest, Linear, Vectors
-from synth.quality_filter import FILES, QualityFilter
+from synth.quality_filter import FILES, QualityFilter, other_rubric
 from synth.quality_measures import agreement, area_under_roc, auc_intervals, reliability, roc_curve, threshold_for
 from synth.quality_training import build_filter, held_out, train_forest, train_linear
 
@@ -98,6 +98,8 @@ def test_a_filter_tells_lessons_from_adverts(built: tuple[Path, Built]):
     assert made.facts["agreement"]["exact"] == pytest.approx(1 / 3)
     json.dumps(made.facts, allow_nan=False)
     assert "AUC 1.000" in made.summary
+    assert f"keeps 33% (score {kept.threshold:.3f} or more)" in made.summary
+    assert made.facts["warning"] is None
     assert sorted(path.name for path in folder.iterdir()) == ["filter.json", "filter.safetensors", "quality.html"]
 
 
@@ -272,8 +274,8 @@ def test_a_forest_that_leads_in_circles_is_refused(tmp_path: Path):
     ("scores", "problem", "remedy"),
     [
         ([0, 3, 4], "Of 3 distinct", "Label more texts"),
-        ([1] * 30, "0 score 3 or higher", "Lower `quality.good`"),
-        ([4] * 30, "30 score 3 or higher", "Raise `quality.good`"),
+        ([1] * 30, "0 score 3 or higher", "Lower web.quality.good or code.quality.good (now 3)"),
+        ([4] * 30, "30 score 3 or higher", "Raise web.quality.good or code.quality.good (now 3)"),
         ([1] * 26 + [4] * 4, "4 score 3", "Lower"),
         ([1] * 29 + [6], "row 30: the score is 6", "primer web annotate"),
         ([1] * 29 + [None], "row 30: the score is None", "primer web annotate"),
@@ -400,6 +402,49 @@ def test_the_threshold_keeps_the_share_that_was_asked_for(tmp_path: Path, monkey
     # Twenty texts on either side, those next to the threshold.
     page = (tmp_path / "filter" / "quality.html").read_text()
     assert page.count("<article>") == 40
+
+
+def planted_filter(
+    folder: Path, gap: float, monkeypatch: pytest.MonkeyPatch, corpus: str = "web", **quality: Any
+) -> tuple[Path, Built]:
+    """A filter for labels in a run's folder, by vectors that tell the good ones apart as far as the gap is wide."""
+    vectors, good = planted(60, seed=0, gap=gap)
+    monkeypatch.setattr(quality_training, "sample_vectors", lambda texts, folder: vectors)
+    (folder / "filter" / "vectors").mkdir(parents=True)
+    texts = [f"text {n}" for n in range(60)]
+    labels = write_labels(folder / "labels" / corpus, texts, [4 if yes else 1 for yes in good], {})
+    return folder / "filter", build_filter(labels, folder / "filter", Quality(**quality), seed=0)
+
+
+def test_a_filter_no_better_than_chance_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for gap, useless in ((0.0, True), (4.0, False)):
+        folder, made = planted_filter(tmp_path / str(gap), gap, monkeypatch)
+        assert (made.facts["classifiers"]["random_forest"]["auc"][1] <= 0.5) == useless
+        assert ("not shown to be better than chance" in (made.facts["warning"] or "")) == useless
+        assert ("better than chance" in " ".join(capsys.readouterr().err.split())) == useless
+        page = (folder / "quality.html").read_text()
+        assert ('<p class="warning">On the held-out texts' in page) == useless
+
+
+@pytest.mark.parametrize(
+    ("corpus", "asked", "rubric"),
+    [("web", None, "education"), ("code", None, "code"), ("web", "code", "code"), ("elsewhere", None, None)],
+)
+def test_a_filter_says_which_rubric_it_was_trained_by(
+    corpus: str, asked: Any, rubric: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, _ = planted_filter(tmp_path, 4.0, monkeypatch, corpus, rubric=asked)
+    assert json.loads((folder / FILES[0]).read_text())["about"]["rubric"] == rubric
+    assert other_rubric(folder, "education") == ("code" if rubric == "code" else None)
+
+
+def test_the_key_in_a_remedy_is_that_of_the_corpus(tmp_path: Path):
+    labels = write_labels(tmp_path / "labels" / "code", [f"text {n}" for n in range(30)], [1] * 30, {})
+    with pytest.raises(PrimerError) as caught:
+        build_filter(labels, tmp_path, Quality(), seed=0)
+    assert "Lower code.quality.good (now 3)" in caught.value.remedy
 
 
 def test_the_page_says_what_was_measured_and_shows_texts_from_both_sides(built: tuple[Path, Built]):

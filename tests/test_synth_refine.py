@@ -6,11 +6,15 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from primer.benchmarks import BUILT_IN_ITEMS
 from primer.documents import SPLITS, read_documents
@@ -148,7 +152,7 @@ def killed(part: int) -> Iterator[SourceText]:
 
 
 def test_a_process_that_the_system_ends_ends_the_work_with_a_message(tmp_path: Path):
-    steps = [ReadSource(killed, 5), WriteDocuments(tmp_path, tmp_path / "tasks" / "notes", "web", 10_000, 5)]
+    steps = [ReadSource(killed, 5), WriteDocuments(tmp_path, tmp_path / "tasks" / "notes", "web", 10_000, 10_000, 5)]
     with pytest.raises(PrimerError, match="ended one of the processes") as caught:
         run_tasks(locally(2), steps, 3, tmp_path / "tasks", "refined/web", 30_000)
     assert "corpus.workers" in caught.value.remedy
@@ -191,9 +195,9 @@ def test_the_corpus_ends_at_its_size_and_says_so(tmp_path: Path):
         assert complete_corpus(filtering(experiment(source), every), "web", ()).facts["exhausted"]
 
 
-def test_a_first_document_longer_than_the_corpus_is_an_error(tmp_path: Path):
+def test_texts_too_long_for_the_corpus_are_left_out_and_said(tmp_path: Path):
     source = files(tmp_path / "web", [[prose(n) for n in range(3)]])
-    with pytest.raises(PrimerError, match=r"first document of web.source has [\d,]+ characters, more than .*\(100\)"):
+    with pytest.raises(PrimerError, match=r"of 3 texts were left out: 3 too long"):
         built(experiment(source, characters=100), tmp_path / "run")
     assert not (tmp_path / "run" / "corpus").exists()
 
@@ -216,3 +220,72 @@ def test_code_leaves_out_what_stands_in_the_web_corpus(tmp_path: Path):
         assert (facts["documents"], facts["exact_duplicates"]) == (30, 10)
         kept = RemovedReader(run.folder("corpus/code")).row(1)
     assert (kept["kept_corpus"], kept["kept"]) == ("web", "web-000000")
+
+
+def test_what_an_interrupted_build_left_torn_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("synth.parts.PART_CHARACTERS", 20_000)
+    monkeypatch.setattr("synth.parts._LEAST_BYTES", 1)
+    recipe = experiment(files(tmp_path / "web", [[prose(n * 100 + k) for k in range(20)] for n in range(4)]), 100_000)
+    whole = built(recipe, tmp_path / "whole").require("refined/web").outputs
+    with monkeypatch.context() as patched:
+        patched.setattr("synth.refine._facts", interrupt)  # all tasks are complete
+        with pytest.raises(KeyboardInterrupt):
+            built(recipe, tmp_path / "run")
+    [tasks] = (tmp_path / "run" / "partial").glob("refined-web-*.tasks")
+    (tasks / "stats" / "00000.json").write_text("", encoding="utf-8")  # as a full disk leaves it
+    next((tmp_path / "run" / "partial").rglob("part-00001.signatures.npy")).unlink()
+    again = built(recipe, tmp_path / "run")
+    assert again.require("refined/web").outputs == whole
+    assert again.require("refined/web").facts == RunFolder(tmp_path / "whole").require("refined/web").facts
+
+
+def interrupt(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_corpus_that_duplicates_make_too_small_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    text = [prose(n) for n in range(40)]
+    source = files(tmp_path / "web", [[each for each in text for _ in range(3)]])
+    folder = built(experiment(source, characters=30 * len(prose(0))), tmp_path / "run")
+    assert folder.require("corpus/web").facts["documents"] < 20
+    assert "corpus/web has" in " ".join(capfd.readouterr().err.split())
+
+
+def test_samples_do_not_depend_on_how_much_is_taken(tmp_path: Path):
+    source = files(tmp_path / "web", [[prose(n * 100 + k) for k in range(20)] for n in range(4)])
+    samples = [[s.text for s in sample_texts(experiment(source, size), "web")] for size in (10_000, 10**9)]
+    assert samples[0] == samples[1]
+    assert len(samples[0]) == 80
+
+
+def test_no_process_outlives_a_command_that_is_killed(tmp_path: Path):
+    texts = [[f"{prose(n * 1000 + k, 40)}" for k in range(400)] for n in range(4)]
+    source = files(tmp_path / "web", texts)
+    recipe = tmp_path / "x.yaml"
+    about = {"name": "x", "web": {"source": source.model_dump(), "characters": 200_000_000}}
+    recipe.write_text(yaml.safe_dump(about), encoding="utf-8")
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "primer.cli", "web", "filter", str(recipe), "--run", str(run), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(run.glob("partial/*.tasks/notes/progress-*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    while (left := members(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def members(session: int) -> list[int]:
+    """The processes of a session that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
