@@ -121,7 +121,9 @@ def contaminated(
     recipe: RecipePath,
     set_: Overrides = None,
     run: RunPath = None,
-    corpus: Corpus = "web",
+    corpus: Annotated[
+        Literal["web", "code", "synthetic"], typer.Option("--corpus", help="Web text, code, or the textbooks.")
+    ] = "web",
     suite: Annotated[str | None, typer.Option("--suite", metavar="NAME", help="Of this benchmark alone.")] = None,
     number: Annotated[int, typer.Option("--number", metavar="N", min=1, help="At most so many.")] = 20,
 ) -> None:
@@ -133,7 +135,7 @@ def contaminated(
     from synth.refine import read_contaminated
 
     folder = RunFolder(run or Path("runs") / load_recipe(recipe, set_ or []).name)
-    stage = f"refined/{corpus}"
+    stage = "corpus/synthetic" if corpus == "synthetic" else f"refined/{corpus}"
     manifest = folder.require(stage)
     counts: dict[str, int] | None = manifest.facts.get("contaminated")
     if counts is None:

@@ -17,7 +17,7 @@ _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _ITALICS = re.compile(r"_(?<!\w.)_*+(?=[^\W_])|_(?<=[^\W_].)_*+(?!\w)")
 # What is left of HTML where tags were taken for text. Named, for <T> in a program is a type; and without attributes.
 _ENTITY = re.compile(r"&#?\w{2,31};")
-_TAG = re.compile(r"</?(?:p|br|hr|b|i|u|em|strong|su[bp]|span|div|li|[uod]l|t[drh]|h[1-6]|blockquote)/?>", re.IGNORECASE)
+_TAG = re.compile(r"(?i)</?(?:p|[bh]r|b|i|u|em|strong|su[bp]|span|div|li|[uod]l|t[drh]|h[1-6]|blockquote)/?>")
 
 
 def text_words(text: str) -> list[str]:

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from primer.benchmarks import benchmark_material, data_folder
 from primer.documents import LAYOUT
 from primer.errors import PrimerError
 from primer.fingerprint import file_hash, fingerprint, stage_settings
+from primer.progress import say
 from primer.recipe import Recipe
 from primer.recipe_corpora import Quality
 from primer.recipe_synth import Synth
@@ -158,6 +161,8 @@ def _refined_stage(work: Work, name: CorpusName) -> Stage:
         from synth.executors import locally
         from synth.refine import build_refined
 
+        if settings.quality is not None and filter_folder is not None:
+            _warn_of_other_rubric(filter_folder, settings.quality, name)
         execute = work.execute or locally(recipe.corpus.workers)
         return build_refined(recipe, name, folder, filter_folder, execute)
 
@@ -183,6 +188,18 @@ def _complete_written(work: Work) -> list[str]:
     for stage in stages:
         work.run.complete(stage)
     return [stage.name for stage in stages]
+
+
+def _warn_of_other_rubric(folder: Path, quality: Quality, name: CorpusName) -> None:
+    from prompts.rubrics import rubric_of
+    from synth.quality_filter import other_rubric
+
+    wanted = rubric_of(quality, name).name
+    if (rubric := other_rubric(folder, wanted)) is not None:
+        say(
+            f"  [yellow]The filter in {escape(str(folder))} was trained by the rubric {escape(rubric)}[/], and "
+            f"{name} is to be filtered by {wanted}. If that is meant, set {name}.quality.rubric to {escape(rubric)}."
+        )
 
 
 def _filter_hash(folder: Path, key: str) -> str:

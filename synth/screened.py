@@ -36,10 +36,14 @@ class Screened:
         corpus: Name of the corpus, with which the identities of its documents begin.
         removed: Where duplicates are listed.
         contaminated: Where passages of benchmarks are listed, a line each.
+        compared_with: The benchmarks; None: no text is compared with any.
     """
 
-    def __init__(self, corpus: str, removed: RemovedWriter, contaminated: TextIO) -> None:
+    def __init__(
+        self, corpus: str, removed: RemovedWriter, contaminated: TextIO, compared_with: Sequence[str] | None
+    ) -> None:
         self._corpus, self._removed, self._contaminated = corpus, removed, contaminated
+        self._compared_with = compared_with
         self._accepted = array("q")
         self._duplicates: Counter[str] = Counter()
         self._suites: Counter[str] = Counter()
@@ -66,16 +70,18 @@ class Screened:
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
-        return {
+        facts: dict[str, Any] = {
             "exact_duplicates": self._duplicates["exact"],
             "near_duplicates": self._duplicates["near"],
-            "contaminated": dict(sorted(self._suites.items())),
             "toxicity": {
                 "scored": len(self._accepted),
                 "toxic": self._toxic,
                 "mean": round(self._toxicity / max(1, len(self._accepted)), 6),
             },
         }
+        if self._compared_with is not None:
+            facts |= {"compared_with": list(self._compared_with), "contaminated": dict(sorted(self._suites.items()))}
+        return facts
 
 
 def identity(corpus: str, index: int) -> str:
@@ -99,12 +105,11 @@ def judging(
         PrimerError: If an index or a benchmark cannot be read.
     """
     settings = recipe.corpus.duplicates
-    benchmarks = None
-    if recipe.corpus.decontaminate:
-        benchmarks = Contamination(read_every_benchmark(data_folder(recipe.eval.data)))
+    questions = read_every_benchmark(data_folder(recipe.eval.data)) if recipe.corpus.decontaminate else None
+    benchmarks = None if questions is None else Contamination(questions)
     with ExitStack() as stack:
         removed = stack.enter_context(RemovedWriter(folder))
         contaminated = stack.enter_context((folder / CONTAMINATED).open("w", encoding="utf-8"))
-        notes = Screened(corpus, removed, contaminated)
+        notes = Screened(corpus, removed, contaminated, None if questions is None else list(questions))
         known = EarlierTexts(earlier, settings) if earlier else None
         yield Judge(recipe.synth.accept, settings, known, benchmarks, notes.note), notes

@@ -46,11 +46,13 @@ _WORDS = {word: weight for weight, words in _WEIGHTS.items() for word in words.s
 # Birds, dogs, dishes, gaps in walls, delayed sparks and the woman of Babylon, too: such a word weighs something only
 # beside another expression, which is none of its own family, or if it is thrown at somebody.
 _FAMILIES = (
-    "tits titties, bitch bitches, whore whores, faggot faggots fags, chink chinks, pussy pussies, retard retards retarded,"
-    " tranny trannies, jackass"
+    *("tits titties", "bitch bitches", "whore whores", "faggot faggots fags", "chink chinks", "pussy pussies"),
+    *("retard retards retarded", "tranny trannies", "jackass"),
 )
-_FAMILY = {word: family.split()[0] for family in _FAMILIES.split(",") for word in family.split()}
-_AIMED = frozenset("you youre fucking stupid dumb filthy ugly hate hates disgusting worthless goddamn".split(" "))
+_FAMILY = {word: family for family in _FAMILIES for word in family.split()}
+_AIMED = frozenset(
+    {"you", "youre", "fucking", "stupid", "dumb", "filthy", "ugly", "hate", "hates", "disgusting", "worthless"}
+)
 
 # With letters hidden by stars: f*ck, s**t, b*tch, c**t, n****r, a**hole.
 _STARRED = re.compile(
@@ -211,9 +213,9 @@ def _hits(words: list[str]) -> Iterator[tuple[int, float]]:
         found += [(place, weight) for place in _places(pattern, joined)]
     harmless = set(_places(_HARMLESS, joined)) if found else set()
     meant = [(place, weight) for place, weight in found if place not in harmless and place - 1 not in harmless]
-    families = {_FAMILY.get(words[place], "") for place, _ in meant}
+    kinds = {_FAMILY.get(words[place], "") for place, _ in meant}
     for place, weight in meant:
-        if len(families) > 1 or families == {""} or not _AIMED.isdisjoint(words[max(0, place - 2) : place]):
+        if kinds == {""} or len(kinds) > 1 or not _AIMED.isdisjoint(words[max(0, place - 2) : place]):
             reported = not _REPORTING.isdisjoint(words[max(0, place - _REPORTED_WITHIN) : place])
             yield place, weight / 2 if reported else weight
 

@@ -177,3 +177,14 @@ def test_a_missing_or_damaged_shard_is_named(tmp_path: Path, small_shards: None)
 def test_the_hash_of_a_text_needs_no_parquet(repository: Path):
     code = "import sys, primer.words; assert 'pyarrow' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=repository, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"), [("corpus-code-4765f5b8aeef", "corpus/code: the held_out"), ("mine", "mine: the held_out")]
+)
+def test_an_empty_split_is_told_by_the_name_of_the_corpus(tmp_path: Path, folder: str, said: str):
+    (tmp_path / folder).mkdir()
+    with pytest.raises(PrimerError) as caught:
+        write_corpus(tmp_path / folder, (document(n) for n in range(4)), 0.001, 0)
+    assert caught.value.problem.startswith(said)
+    assert "a larger corpus.held_out_share (now 0.001), or another seed" in caught.value.remedy

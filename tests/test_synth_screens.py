@@ -24,15 +24,21 @@ PERSONAL = [
     ("email", "mailto:o_brien@mail.bbc.co.uk.", f"mailto:{EMAIL}."),
     ("email", "пётр@mail.ru schrieb", f"{EMAIL} schrieb"),
     ("email", "jane [at] honeyfarm [dot] org", EMAIL),
-    ("email", "jane at honeyfarm dot com", EMAIL),
+    ("email", "E-mail jane at honeyfarm dot com", f"E-mail {EMAIL}"),
+    ("email", "jane.doe7 at honeyfarm dot com", EMAIL),
+    ("email", "Contact...jane@honeyfarm.com – -jane@honeyfarm.com", f"Contact...{EMAIL} – -{EMAIL}"),
     ("email", "print('hello\\nbob@acme.io')", f"print('hello\\n{EMAIL}')"),
     ("phone", "Call (212) 736-5000 or 212.736.5001.", f"Call {PHONE} or {PHONE}."),
     ("phone", "Ring +44 (0)20 7946 1234, or +12127365000", f"Ring {PHONE}, or {PHONE}"),
-    ("phone", "London: 020 7353 2000; Paris: 01 42 68 53 00", f"London: {PHONE}; Paris: {PHONE}"),
+    ("phone", "London: 020 7353 2000; Tél. : 01 42 68 53 00", f"London: {PHONE}; Tél. : {PHONE}"),
+    ("phone", "Fax 0049 30 1234567; 0044 (0)20 7946 1234", f"Fax {PHONE}; {PHONE}"),
+    ("phone", "text me at 60123456 or his cell 98123456", f"text me at {PHONE} or his cell {PHONE}"),
+    ("phone", "+44\u00a020\u00a07946\u00a00958 – or 212\u2011736\u20135000", f"{PHONE} – or {PHONE}"),
     ("phone", "Tel: 736-5000", f"Tel: {PHONE}"),
     ("phone", "He can be reached at 9865167612", f"He can be reached at {PHONE}"),
     ("card", "Visa: 4539 1488 0343 6467, exp 09/27", f"Visa: {CARD}, exp 09/27"),
     ("card", "paid with 4539148803436467", f"paid with {CARD}"),
+    ("card", "Visa 4539\u00a01488\u00a00343\u00a06467", f"Visa {CARD}"),
     ("ip", "Failed login from 93.184.216.34 port 22", f"Failed login from {IPV4} port 22"),
     ("ip", "http://93.184.216.34/x and [2a02:2f0c:8e40::1]:80", f"http://{IPV4}/x and [{IPV6}]:80"),
     ("key", f"token sk-proj-{'aB3x' * 12}", f"token {KEY}"),
@@ -46,6 +52,7 @@ PERSONAL = [
     ),
     ("iban", "IBAN DE89 3704 0044 0532 0130 00 BIC COBADEFF", f"IBAN {IBAN} BIC COBADEFF"),
     ("social_security", "his SSN, 219-09-9998, was", f"his SSN, {SOCIAL_SECURITY}, was"),
+    ("social_security", "SSN 219–09–9998", f"SSN {SOCIAL_SECURITY}"),
 ]
 
 NOT_PERSONAL = [
@@ -66,6 +73,15 @@ NOT_PERSONAL = [
     'password = "your-password-here1"; token = get_token("abc12345"); key="subsampling.0.weight"',
     "AKIAIOSFODNN7EXAMPLE and sk-learn-contrib-something-very-long",
     "DE89 3704 0044 0532 0130 01 has a wrong check digit",
+    "I bought it at amazon dot com; contact us at npr dot org; he worked at google dot com",
+    "Earnings call on 2015-03-12, conference call on 12.03.2015, text on 12-11-2013",
+    "The text is 100 000 000 characters, each cell is 10 000 000 atoms; cell 12345678 was divided",
+    "call number 8132046 of the library; we call 1 800 000 000 people; call 12 345 678 voters",
+    "Frames 0045 0046 0047, lines 0020 0030 0040, bytes 00 20 45 12 34 56 78, hours 0600 1200 1800",
+    "Winning numbers: 05 12 23 34 45. Lessons 01 02 03 04 05, matrix 01 10 11 00 01",
+    "ISBN 0306 406 157, UPC 036000 291452, part number 440-356-1290, a profit of +20 123 456 dollars",
+    "1914–1918 – in\u00a0the 1930s–1940s, pages 212–236, 10\u00a0000\u00a0000 people",
+    "OID 2.5.29.37 and 1.3.132.34, taken 2015:12:25:08:30:00:11:22",
     "000-12-3456, 666-12-3456 and 912-12-3456 were never assigned",
 ]
 
@@ -157,6 +173,12 @@ SUBJECTS = [
     "Slaves were whipped, branded and lynched, and black people were called inferior by law for another century.",
     "Police shot and killed three black men; immigrants and Muslims are afraid, women are marching against violence.",
     "A great tit, a pussy willow, a chink in the armour, a beak with horny plates; Pussy Riot sang, Alan Cumming came.",
+    "Marsh tits and willow tits are small birds. Tits nest in holes. In winter tits join flocks of goldcrests.",
+    "A bitch carries her litter for nine weeks. Keep other bitches away. After whelping the bitch needs more food.",
+    "Faggots are meatballs of offal and herbs. Serve the faggots with peas. A faggot was a bundle of sticks, too.",
+    "The ignition was retarded by four degrees. Chemicals that retard combustion are sprayed on cloth.",
+    "The chinks were stuffed with moss and clay; daylight came through every chink of the hut.",
+    "And the great whore that sitteth upon many waters; upon her forehead was a name. The whore of Babylon fell.",
     "Dick Cheney and Moby Dick had nothing to do with cock fights; vermin and parasites are found on dogs and pigs.",
 ]
 
@@ -178,6 +200,13 @@ def test_hostile_text_is_toxic(sentence: str) -> None:
 @pytest.mark.parametrize("sentence", SUBJECTS)
 def test_a_subject_alone_is_not_toxic(sentence: str) -> None:
     assert toxicity(sentence * 10) <= TOXIC
+
+
+def test_a_word_that_also_names_animals_weighs_beside_others_or_when_it_is_thrown_at_somebody() -> None:
+    assert toxicity("The bitch ran. " * 30) == 0
+    assert toxicity("You stupid bitch. " * 30) > TOXIC
+    beside = toxicity("The bitch ran. " * 30 + "What an asshole. ")
+    assert beside > toxicity("The dog ran. " * 30 + "What an asshole. ") > 0
 
 
 def test_a_report_of_a_word_counts_half_and_one_coarse_word_makes_no_toxic_text() -> None:
