@@ -31,7 +31,7 @@ from synth.annotate_samples import Samples
 from synth.backend import Messages
 from synth.engine import Asker, Outcome, generate
 from synth.journal import Journal
-from synth.plan import make_plan, open_journal, scoring
+from synth.plan import generation_facts, make_plan, open_journal, scoring
 from synth.refine import CorpusName, section
 from synth.shards import shard_journals
 from synth.text import SourceText, clean
@@ -195,32 +195,18 @@ def _facts(
     """What is told of the labels. Tokens, seconds and cost are those of this stage, over all runs."""
     scores = [given[0].score for given in labels.values()]
     twice = [(given[0].score, given[1].score) for given in labels.values() if len(given) > 1]
-    totals, counts = journal.totals, Counter(scores)
-    spent_dollars, spent_tokens = journal.spent()
-    return {
-        "teacher": identity,
+    counts = Counter(scores)
+    return generation_facts(identity, outcome, journal) | {
         "rubric": rubric.name,
         "wanted": quality.samples,
         "samples": samples,
         "labelled": len(labels),
-        "units": outcome.units,
-        "rejected": dict(sorted(outcome.rejected.items())),
-        "failed": sum(outcome.failed.values()),
-        "failures": dict(outcome.failed.most_common(20)),
-        "reused": outcome.reused,
-        "tries": outcome.tries,
         "scores": {str(score): counts[score] for score in range(6)},
         "mean_score": round(sum(scores) / len(scores), 4),
         "good": quality.good,
         "share_good": round(sum(score >= quality.good for score in scores) / len(scores), 6),
         "agreement": _agreement(twice),
         "temperature": quality.sampling.temperature,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "seconds": round(totals.seconds, 1),
-        "cost_usd": None if totals.dollars is None else round(totals.dollars, 6),
-        "spent_usd": round(spent_dollars, 6),
-        "spent_tokens": spent_tokens,
     }
 
 

@@ -28,9 +28,10 @@ from prompts.tables import PROMPTS_FOLDER
 from synth.engine import Asker, Outcome, generate
 from synth.exercises import REASONS
 from synth.exercises_judge import ExerciseJudge, Verdicts
-from synth.plan import make_plan, open_journal
+from synth.plan import generation_facts, make_plan, open_journal
 from synth.provenance import document
 from synth.screened import Screened, judging
+from synth.shards import shard_journals
 from synth.signatures import SignatureWriter, signature
 from synth.teachers import teacher_identity
 from synth.units import Attempt, Judging
@@ -158,7 +159,7 @@ def _write(
         path.unlink()
     shards = ShardWriter(folder, "part-00000")
     with (
-        open_journal(run / "journal" / "replies.jsonl", synth, purpose=stage) as journal,
+        open_journal(run / "journal" / "replies.jsonl", synth, shard_journals(run), purpose=stage) as journal,
         SignatureWriter(folder / "part-00000.signatures.npy") as signatures,
     ):
         say(f"  the teacher is {escape(plan.identity)}")
@@ -174,21 +175,10 @@ def _write(
         view = View(run / "progress.json")
         outcome = generate(stream, plan, judge, journal, ask, accept, view, title=stage, fields=fields)
         shards.finish()
-        totals = journal.totals
-    return outcome, screened.facts() | {
+        facts = generation_facts(plan.identity, outcome, journal)
+    return outcome, facts | screened.facts() | {
         "origin": f"Written by {plan.identity}",
-        "teacher": plan.identity,
         "tokens": outcome.tokens,
-        "units": outcome.units,
-        "accepted": outcome.accepted,
-        "rejected": dict(sorted(outcome.rejected.items())),
-        "failed": sum(outcome.failed.values()),
-        "failures": dict(outcome.failed.most_common(20)),
-        "reused": outcome.reused,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "seconds": round(totals.seconds, 1),
-        "cost_usd": None if totals.dollars is None else round(totals.dollars, 6),
         "forms": dict(sorted(forms.items())),
     }
 

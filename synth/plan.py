@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from primer.errors import PrimerError
 from primer.fingerprint import fingerprint
 from primer.recipe_corpora import Quality
 from primer.recipe_synth import EndpointTeacher, Synth
-from synth.engine import Plan
+from synth.engine import Outcome, Plan
 from synth.journal import Journal, answer_tag
 from synth.teachers import merges_system_prompt, teacher_identity, teacher_prices
+
+# Reasons of failures in a manifest, the commonest ones.
+_FAILURES = 20
 
 
 def make_plan(synth: Synth) -> Plan:
@@ -68,3 +72,32 @@ def open_journal(path: Path, synth: Synth, others: Sequence[Path] = (), purpose:
     if purpose:
         tag = fingerprint({"tag": tag, "purpose": purpose})[:12]
     return Journal(path, tag, identity, teacher_prices(synth.teacher), others)
+
+
+def generation_facts(identity: str, outcome: Outcome, journal: Journal) -> dict[str, Any]:
+    """What every stage that asked a teacher tells of it in its manifest; see `synth.journal.Totals` for what is paid.
+
+    Args:
+        identity: The teacher's.
+        outcome: What the generation came to.
+        journal: Its answers.
+    """
+    totals = journal.totals
+    spent_dollars, spent_tokens = journal.spent()
+    return {
+        "teacher": identity,
+        "units": outcome.units,
+        "accepted": outcome.accepted,
+        "rejected": dict(sorted(outcome.rejected.items())),
+        "failed": sum(outcome.failed.values()),
+        "failures": dict(outcome.failed.most_common(_FAILURES)),
+        "reused": outcome.reused,
+        "tries": outcome.tries,
+        "continuations": outcome.continuations,
+        "prompt_tokens": totals.prompt_tokens,
+        "completion_tokens": totals.completion_tokens,
+        "seconds": round(totals.seconds, 1),
+        "cost_usd": None if totals.dollars is None else round(totals.dollars, 6),
+        "spent_usd": round(spent_dollars, 6),
+        "spent_tokens": spent_tokens,
+    }

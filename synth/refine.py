@@ -22,6 +22,7 @@ from primer.recipe import Recipe
 from primer.recipe_corpora import Code, Web
 from primer.run import Built, write_json
 from synth.parts import PART_CHARACTERS
+from synth.personal_data import mask_personal_data
 from synth.sources import OpenedSource, open_source
 from synth.text import SourceText
 
@@ -92,6 +93,8 @@ def build_refined(recipe: Recipe, name: CorpusName, folder: Path, quality: Path 
 def sample_texts(recipe: Recipe, name: CorpusName) -> Iterator[SourceText]:
     """The texts of a source that the heuristic filters keep, of each part in turn; read as they are asked for.
 
+    Personal data is masked in them, whatever the recipe says: they go to a teacher.
+
     Raises:
         PrimerError: If the source cannot be read.
     """
@@ -99,7 +102,9 @@ def sample_texts(recipe: Recipe, name: CorpusName) -> Iterator[SourceText]:
     steps = _reading(recipe, name, opened)
     parts = [_run(steps, part) for part in range(opened.parts)]
     for row in itertools.zip_longest(*parts):
-        yield from (SourceText(text=text.text, **text.metadata) for text in row if text is not None)
+        for text in row:
+            if text is not None:
+                yield SourceText(text=mask_personal_data(text.text).text, **text.metadata)
 
 
 def read_contaminated(folder: Path) -> Iterator[dict[str, Any]]:

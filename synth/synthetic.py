@@ -23,7 +23,7 @@ from prompts.stream import PromptStream
 from synth.accept import Judge
 from synth.engine import Asker, Outcome, generate
 from synth.journal import Journal
-from synth.plan import make_plan, open_journal
+from synth.plan import generation_facts, make_plan, open_journal
 from synth.presets import find_preset
 from synth.provenance import document
 from synth.screened import judging
@@ -165,29 +165,13 @@ def _barred(stream: PromptStream) -> dict[str, int]:
 def _facts(
     teacher: Teacher, identity: str, stream: PromptStream, outcome: Outcome, journal: Journal, forms: Counter[str]
 ) -> dict[str, Any]:
-    """What the report tells of the corpus; see `Totals` for what counts as paid."""
-    rejected, totals = outcome.rejected, journal.totals
-    spent_dollars, spent_tokens = journal.spent()
-    return {
+    """What the report tells of the corpus."""
+    rejected = outcome.rejected
+    return generation_facts(identity, outcome, journal) | {
         "duplicates_removed": rejected["duplicate"] + rejected["near_duplicate"],
         "origin": f"Written by {identity}",
         "licence": f"Generated text; {_terms(teacher)}",
         "tokens": outcome.tokens,
-        "units": outcome.units,
-        "accepted": outcome.accepted,
-        "rejected": dict(sorted(rejected.items())),
-        "failed": sum(outcome.failed.values()),
-        "failures": dict(outcome.failed.most_common(20)),
-        "reused": outcome.reused,
-        "tries": outcome.tries,
-        "continuations": outcome.continuations,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "seconds": round(totals.seconds, 1),
-        "cost_usd": None if totals.dollars is None else round(totals.dollars, 6),
-        "spent_usd": round(spent_dollars, 6),
-        "spent_tokens": spent_tokens,
-        "teacher": identity,
         "forms": dict(sorted(forms.items())),
         "passages_barred": _barred(stream),
     }

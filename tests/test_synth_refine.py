@@ -168,8 +168,13 @@ def test_a_failure_in_another_process_reaches_the_person_in_the_same_words(tmp_p
 
 def test_samples_for_labels_are_those_that_the_rules_keep(tmp_path: Path):
     texts = [prose(1), "buy now " * 200, prose(2), "short", prose(3)]
+    texts[2] += " Write to somebody.else@some-company.com about it."
     recipe = experiment(files(tmp_path / "web", [texts]))
-    assert [sample.text for sample in sample_texts(recipe, "web")] == [prose(1), prose(2), prose(3)]
+    assert [sample.text for sample in sample_texts(recipe, "web")] == [
+        prose(1),
+        f"{prose(2)} Write to email@example.com about it.",
+        prose(3),
+    ]
 
 
 def test_a_source_of_which_nothing_passes_says_why(tmp_path: Path):
