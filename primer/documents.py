@@ -344,11 +344,6 @@ def sample_documents(folder: Path, count: int, blocks: int, seed: int, columns: 
     return rows
 
 
-def corpus_hashes(folders: Iterable[Path]) -> set[str]:
-    """Hashes of every document in some corpora, for exact deduplication across sources."""
-    return {row["hash"] for folder in folders for split in SPLITS for row in read_documents(folder, split, ["hash"])}
-
-
 def _shards(folder: Path, split: str) -> list[Path]:
     """The shards of a split in order, of which there must be one, and none may be missing in between."""
     found = {int(path.stem.rpartition("-")[2]): path for path in folder.glob(f"{split}-[0-9]*.parquet")}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from primer.documents import CorpusWriter, Document, read_shards
-from primer.errors import PrimerError
 from primer.progress import bar, say
 from primer.recipe import Recipe
 from primer.run import Built, RunFolder
@@ -107,8 +106,6 @@ def build_corpus(
                 continue
             identity = f"{name}-{taken.documents:06d}"
             if not taken.add(row, of_source=of_source):
-                if not taken.documents:
-                    raise _too_long(name, len(row["text"]), taken.room)
                 break
             corpus.add(cast(Document, row | {"id": identity}))
             index.add(signed)
@@ -125,13 +122,6 @@ def _say_short(name: CorpusName, wanted: int, taken: _Taken) -> None:
     say(
         f"  [yellow]corpus/{name} has {got:,} of {wanted:,} characters[/]: duplicates were more than what is read in "
         f"reserve; for more set {name}.characters to {round(wanted * wanted / max(1, got)):,}"
-    )
-
-
-def _too_long(name: CorpusName, length: int, room: int) -> PrimerError:
-    return PrimerError(
-        f"The first document of {name}.source has {length:,} characters, more than {name}.characters ({room:,}).",
-        f"Raise {name}.characters or divide the texts.",
     )
 
 

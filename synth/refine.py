@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from primer.benchmarks import data_folder, read_every_benchmark
+from primer.benchmarks import Question, data_folder, read_every_benchmark
 from primer.errors import PrimerError
 from primer.progress import say
 from primer.recipe import Recipe
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from synth.executors import Execute
 
 CorpusName = Literal["web", "code"]
+Questions = dict[str, list[Question]]
 
 # A file with fewer words teaches nothing about code (an empty `__init__.py`, a licence line).
 _CODE_WORDS = 10
@@ -75,7 +76,8 @@ def build_refined(recipe: Recipe, name: CorpusName, folder: Path, quality: Path 
     folder, quality = folder.resolve(), quality and quality.resolve()  # tasks may run in another folder
     work = folder.with_name(f"{folder.name}.tasks")  # beside it: no result, but what an interrupted build goes on from
     _begin(work, folder, {"origin": opened.origin, "parts": opened.parts} | opened.facts)
-    steps = _steps(recipe, name, opened, folder, work, quality)
+    questions = read_every_benchmark(data_folder(recipe.eval.data)) if recipe.corpus.decontaminate else None
+    steps = _steps(recipe, name, opened, folder, work, quality, questions)
     started, before = time.monotonic(), _counts(work).get("read", 0)
     run_tasks(execute, steps, opened.parts, work, f"refined/{name}", settings.characters)
     counts = _counts(work)
@@ -86,7 +88,7 @@ def build_refined(recipe: Recipe, name: CorpusName, folder: Path, quality: Path 
         seconds = time.monotonic() - started
         say(f"  read {read - before:,} documents in {seconds:,.0f} s ({(read - before) / seconds:,.0f} documents/s)")
     _join_lists(work, folder / CONTAMINATED)
-    facts = opened.facts | _facts(recipe, counts) | {"origin": opened.origin, "licence": opened.licence}
+    facts = opened.facts | _facts(counts, questions) | {"origin": opened.origin, "licence": opened.licence}
     return Built(f"{kept:,} of {read:,} documents from {opened.origin}{_left_out(counts)}", facts)
 
 
@@ -153,7 +155,13 @@ def _reading(recipe: Recipe, name: CorpusName, opened: OpenedSource) -> list[Pip
 
 
 def _steps(
-    recipe: Recipe, name: CorpusName, opened: OpenedSource, folder: Path, work: Path, quality: Path | None
+    recipe: Recipe,
+    name: CorpusName,
+    opened: OpenedSource,
+    folder: Path,
+    work: Path,
+    quality: Path | None,
+    questions: Questions | None,
 ) -> list[PipelineStep]:
     from synth.refine_steps import Decontaminate, KeepEducational, Screen, WriteDocuments
 
@@ -161,8 +169,8 @@ def _steps(
     steps = _reading(recipe, name, opened)
     if quality is not None:
         steps.append(KeepEducational(quality))
-    if recipe.corpus.decontaminate:
-        steps.append(Decontaminate(_benchmark_index(recipe, work), work))
+    if questions is not None:
+        steps.append(Decontaminate(_benchmark_index(questions, work), work))
     if settings.screens.personal_data or settings.screens.toxicity:
         steps.append(Screen(settings.screens))
     characters = int(settings.characters * SPARE) // opened.parts + 1
@@ -171,12 +179,12 @@ def _steps(
     return steps
 
 
-def _benchmark_index(recipe: Recipe, work: Path) -> Path:
+def _benchmark_index(questions: Questions, work: Path) -> Path:
     """The benchmarks in the form that tasks read; made again at every start, for it takes seconds."""
     from primer.contamination import Contamination
 
     path = work / "benchmarks"
-    Contamination(read_every_benchmark(data_folder(recipe.eval.data))).save(path)
+    Contamination(questions).save(path)
     return path
 
 
@@ -192,7 +200,7 @@ def _counts(work: Path) -> Counter[str]:
     return counts
 
 
-def _facts(recipe: Recipe, counts: Counter[str]) -> dict[str, Any]:
+def _facts(counts: Counter[str], questions: Questions | None) -> dict[str, Any]:
     """What the manifest says of the work."""
     dropped = {key: round(n) for key, n in counts.items() if "/dropped_" in key and n}
     by_step = {key.partition("/dropped_")[::2]: n for key, n in dropped.items()}
@@ -210,8 +218,8 @@ def _facts(recipe: Recipe, counts: Counter[str]) -> dict[str, Any]:
         "toxic_removed": by_step.get(("screens", "toxic"), 0),
         "personal_data": _under(counts, "screens/masked_"),
     }
-    if recipe.corpus.decontaminate:
-        facts["compared_with"] = list(read_every_benchmark(data_folder(recipe.eval.data)))
+    if questions is not None:
+        facts["compared_with"] = list(questions)
         facts["contaminated"] = _under(counts, "contamination/dropped_")
     if "toxic" in counts:
         kept = counts["kept"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from primer.errors import PrimerError
+from primer.sandbox import Sandbox
 
 # Set before torch and datasets are first imported by a test module.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -39,3 +43,14 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox; tests that need it are skipped where user namespaces are forbidden."""
+    try:
+        opened = Sandbox().__enter__()
+    except PrimerError as error:
+        pytest.skip(f"this machine allows no sandbox: {error.problem}")
+    yield opened
+    opened.__exit__(None, None, None)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,6 @@ from primer.sandbox import Result, Sandbox, bubblewraps
 from primer.sandbox_server import system_call_filter
 
 PASSING = "def double(x):\n    return 2 * x\n\nassert double(2) == 4"
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox().__enter__()
-    except PrimerError as error:
-        pytest.skip(f"this machine allows no sandbox: {error.problem}")
-    yield opened
-    opened.__exit__(None, None, None)
 
 
 def run(sandbox: Sandbox, program: str, seconds: float = 2.0, memory_mib: int = 256) -> Result:

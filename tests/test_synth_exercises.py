@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +40,6 @@ TESTS = """assert count_letters("aab") == {"a": 2, "b": 1}
 assert count_letters("") == {}
 assert count_letters("xyz") == {"x": 1, "y": 1, "z": 1}"""
 AS_ASKED = f"```python\n{SOLUTION}\n```\n\n```python\n{TESTS}\n```"
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox().__enter__()
-    except PrimerError as error:
-        pytest.skip(f"this machine allows no sandbox: {error.problem}")
-    yield opened
-    opened.__exit__(None, None, None)
 
 
 def verdict(sandbox: Sandbox, reply: str) -> str | None:
