@@ -50,7 +50,7 @@ def our_step(threads: int) -> Callable[[], None]:
     """The model, the optimiser and the CPU's set-up as the trainer uses them."""
     import torch
 
-    from primer.recipe import Train
+    from primer.recipe_train import Train
     from train.cpu import prepare_cpu
     from train.model import Phi, Shape
     from train.optimizer import make_optimizer

@@ -60,11 +60,9 @@ NEVER: frozenset[str] = frozenset(
         "web.quality.trained",
         "code.quality.trained",
         *(f"{who}.{key}" for who in _TEACHERS for key in _ANYWHERE),
-        "train.device",
-        "train.threads",
-        "train.compile",
-        "train.checkpoint_seconds",
-        "train.micro_batch",
+        *(f"train.{key}" for key in ("device", "engine", "threads", "compile", "micro_batch", "hang_seconds")),
+        *(f"train.{key}" for key in ("checkpoint_seconds", "keep_checkpoints", "keep_every", "trackers")),
+        *(f"train.{key}" for key in ("validations", "validation_tokens", "prompts")),  # watched, not followed
         "train.max_epochs",  # a warning, not a result
         "eval.data",  # the hashes of the files in it enter instead
         "plan",  # what is foretold, not what is done

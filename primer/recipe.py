@@ -7,13 +7,14 @@ inheritance and overrides are in :mod:`primer.recipe_file`; which fields make a 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from primer.recipe_corpora import Code, Corpus, Web
 from primer.recipe_plan import Planning
 from primer.recipe_synth import Synth
+from primer.recipe_train import Model, Tokenizer, Train
 from primer.section import Name, Section, Share, Weight
 
 SourceName = Literal["synthetic", "web", "code"]
@@ -21,9 +22,6 @@ SOURCES: tuple[SourceName, ...] = ("synthetic", "web", "code")
 
 # Prompts carry passages of the web corpus, and each corpus leaves out texts that an earlier one holds.
 CORPUS_ORDER: tuple[SourceName, ...] = ("web", "code", "synthetic")
-
-# codegen-mono's vocabulary: GPT-2's 50,257 tokens and 38 whitespace runs, padded to a multiple of 1,024.
-CODEGEN_VOCABULARY_SIZE = 51_200
 
 
 class TopicWeights(Section):
@@ -62,75 +60,6 @@ class Prompts(Section):
     snippet_choice: Literal["random", "relevant"] = Field(
         "random", description="Which passage: any, or one of those that share most with the topic's title (BM25)."
     )
-
-
-class Tokenizer(Section):
-    """codegen-mono's vocabulary, as phi-1.5 used, or one trained on this experiment's corpus."""
-
-    kind: Literal["codegen", "trained"] = "codegen"
-    vocabulary_size: int = Field(
-        CODEGEN_VOCABULARY_SIZE, ge=300, le=500_000, description="Tokens, padding included (codegen: 51,200)."
-    )
-
-    @model_validator(mode="after")
-    def _codegen_size(self) -> Self:
-        if self.kind == "codegen" and self.vocabulary_size != CODEGEN_VOCABULARY_SIZE:
-            raise ValueError(
-                f"vocabulary_size is {self.vocabulary_size}, but the codegen vocabulary has {CODEGEN_VOCABULARY_SIZE}"
-            )
-        return self
-
-
-class Model(Section):
-    """A phi-1.5-shaped decoder (arXiv 2309.05463, section 2.1); the defaults are the paper's."""
-
-    layers: int = Field(24, ge=1)
-    heads: int = Field(32, ge=1)
-    head_dimension: int = Field(64, ge=2)
-    rotary_dimension: int = Field(32, ge=2, description="Leading dimensions of each head that are rotated.")
-    feed_forward: int | None = Field(None, ge=1, description="Width of the MLP; null means 4 x the model's width.")
-    context: int = Field(2048, ge=8, description="Sequence length, in tokens.")
-
-    @property
-    def width(self) -> int:
-        """Width of the residual stream."""
-        return self.heads * self.head_dimension
-
-    @property
-    def feed_forward_width(self) -> int:
-        """Width of the MLP's hidden layer."""
-        return self.feed_forward or 4 * self.width
-
-    @model_validator(mode="after")
-    def _rotary_fits(self) -> Self:
-        if self.rotary_dimension % 2 or self.rotary_dimension > self.head_dimension:
-            raise ValueError(
-                f"rotary_dimension is {self.rotary_dimension}; expected an even number of at most "
-                f"head_dimension ({self.head_dimension})"
-            )
-        return self
-
-
-class Train(Section):
-    """The optimiser and the budget; the defaults are phi-1.5's (arXiv 2309.05463, section 2.3)."""
-
-    tokens: int = Field(150_000_000_000, ge=1, description="Training tokens of each variant.")
-    batch_tokens: int = Field(2048 * 2048, ge=1, description="Tokens per optimiser step.")
-    micro_batch: int | None = Field(None, ge=1, description="Sequences per forward pass; null means find what fits.")
-    learning_rate: float = Field(2e-4, gt=0)
-    schedule: Literal["constant", "cosine"] = Field("constant", description="After the warm-up.")
-    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    epsilon: float = Field(1e-7, gt=0)
-    weight_decay: float = Field(0.1, ge=0, description="Decoupled; on matrices only, not on biases and norms.")
-    gradient_clip: float | None = Field(None, gt=0, description="Largest gradient norm; null means no clipping.")
-    max_epochs: float = Field(4.0, gt=0, description="How often a source may be repeated without a warning.")
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="auto: fp16 on a GPU, else fp32.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(None, ge=1, description="CPU threads; null means every core.")
-    compile: bool = Field(False, description="Compile the model (worth it on a GPU; the first step takes minutes).")
-    checkpoint_seconds: float = Field(300.0, gt=0, description="Seconds between checkpoints.")
 
 
 class Variant(Section):

@@ -35,6 +35,8 @@ elif ! ls ${UV_FIND_LINKS:-/nonexistent}/torch-*cpu*.whl >/dev/null 2>&1; then
 fi
 
 install() { VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet "$@" || fail "the installation failed; see the message above. Running make again continues it."; }
+# DeepSpeed is used from Python alone: without this its installation would compile for CUDA.
+export DS_BUILD_OPS=0
 install --constraint "$constraints" --editable ".[$extras]"
 install --no-deps --requirement requirements-bundled.txt
 touch .venv/installed

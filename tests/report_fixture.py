@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from primer.documents import Document, is_held_out, write_corpus
-from primer.recipe import Eval, Model, Recipe, Tokenizer, Train, Variant
+from primer.recipe import Eval, Recipe, Variant
 from primer.recipe_corpora import Code, Corpus
+from primer.recipe_train import Model, Tokenizer, Train
 from primer.run import Built, RunFolder, Stage, write_json
 from primer.words import text_hash
 

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from primer.errors import PrimerError
-from primer.recipe import CODEGEN_VOCABULARY_SIZE, Recipe
+from primer.recipe import Recipe
+from primer.recipe_train import CODEGEN_VOCABULARY_SIZE
 from train.attention import causal_attention, explicit_attention
 from train.cpu import prefer_onednn
 from train.export import configuration, export_model, from_hugging_face, load_weights, to_hugging_face

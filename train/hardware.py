@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from primer.errors import PrimerError
-from primer.recipe import Train
+from primer.recipe_train import Train
 from train.attention import LONGEST_EXPLICIT
 from train.cpu import available_memory
 from train.shape import Shape, parameter_count

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from primer.recipe import Train
+from primer.recipe_train import Train
 
 # Where a cosine schedule ends, as a share of the peak (arXiv 2203.15556, appendix B: to 10%). The paper itself
 # trains at a constant rate.

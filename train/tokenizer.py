@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from primer.environment import package_folders
 from primer.errors import PrimerError
-from primer.recipe import CODEGEN_VOCABULARY_SIZE
+from primer.recipe_train import CODEGEN_VOCABULARY_SIZE
 from primer.run import write_json, write_text
 
 END_OF_TEXT = "<|endoftext|>"
