@@ -1,4 +1,4 @@
-"""The part of the recipe that `primer train` reads: tokenizer, model, optimiser, engine and what is watched meanwhile."""
+"""The part of the recipe that `primer train` reads: tokenizer, model, optimiser, engine, and what is watched."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Model(Section):
         extras = [key for key in ("window", "experts") if getattr(self, key) is not None]
         if not phi and not mistral:
             raise ValueError(
-                "no class of transformers has this norm, mlp, block and biases together; expected layer, gelu, parallel, "
+                "no class of transformers has this norm, mlp, block and biases; expected layer, gelu, parallel, "
                 "true (Phi) or rms, swiglu, sequential, false (Mistral)"
             )
         if phi and extras:
@@ -141,7 +141,7 @@ class Train(Section):
     spike: float | None = Field(
         8.0,
         gt=0,
-        description="Deviations above the median of recent losses that are a spike, which takes the training back to the "
+        description="Deviations above the median of recent losses that are a spike, which takes training back to the "
         "checkpoint before and past the data; null means never.",
     )
     max_epochs: float = Field(4.0, gt=0, description="How often a source may be repeated without a warning.")

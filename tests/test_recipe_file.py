@@ -33,7 +33,7 @@ def message(path: Path, *overrides: str) -> str:
         ("train: {tokens: many}", ["train.tokens", "'many'", "valid integer"]),
         ("train: {tokens: 1.5}", ["train.tokens", "1.5", "valid integer"]),
         ("train: {compile: 1}", ["train.compile", "is 1", "valid boolean"]),
-        ("train: {schedule: steps}", ["train.schedule", "'linear'", "'constant' or 'cosine'"]),
+        ("train: {schedule: steps}", ["train.schedule", "'steps'", "'constant', 'cosine', 'linear' or 'wsd'"]),
         ("train: {batch_tokens: 1000}", ["train.batch_tokens is 1000", "multiple of model.context (2048)"]),
         ("train: {tokens: 5}", ["train.tokens is 5", "at least one batch"]),
         ("train: 5", ["train", "is 5"]),

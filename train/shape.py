@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from primer import recipe as recipes
+from primer import recipe_train as recipes
 
 
 @dataclass(frozen=True)
