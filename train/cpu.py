@@ -17,13 +17,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _SINGLE_PRECISION_ERROR = 1e-5
 
 
-def prepare_cpu(threads: int | None) -> None:
+def prepare_cpu(threads: int | None, processes: int = 1) -> None:
     """Set this process up for training on a CPU.
 
     Args:
-        threads: How many to use; None means every core this process may run on.
+        threads: How many to use; None means its share of the cores that it may run on.
+        processes: How many share them.
     """
-    torch.set_num_threads(threads or usable_cores())
+    torch.set_num_threads(threads or max(1, usable_cores() // processes))
     _keep_freed_memory()
     prefer_onednn()
 

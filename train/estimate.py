@@ -9,6 +9,7 @@ from primer.environment import usable_cores
 from primer.gpus import known_gpus
 from primer.recipe import Recipe
 from primer.recipe_plan import GpuName
+from primer.recipe_train import Train
 from primer.run import RunFolder
 from train.portions import Portion, budget_sequences, mixed_portions, repetition_warnings
 from train.shape import Shape, flops_per_token, parameter_count
@@ -16,9 +17,9 @@ from train.shape import Shape, flops_per_token, parameter_count
 # `plan.training_device: auto` trains on the CPU what takes less than this there, in seconds.
 _CPU_LIMIT = 86_400.0
 
-# float32 weights and two moments in a checkpoint (train/loop.py), and the one before it until it is replaced; float32
-# weights in a finished model (train/export.py); a token id has two bytes up to 65,536 of them (train/shards.py).
-_CHECKPOINT_BYTES = 2 * 12
+# Of each parameter: float32 weights and two moments in a checkpoint (train/engine.py), float32 weights in a finished
+# model (train/export.py). A token id has two bytes up to 65,536 of them (train/shards.py).
+_CHECKPOINT_BYTES = 12
 _MODEL_BYTES = 4
 _SHORT_IDS = 2**16
 
@@ -113,17 +114,67 @@ def forward_flops(recipe: Recipe) -> float:
 def training_disk(recipe: Recipe, parameters: int, source_tokens: Mapping[str, float]) -> dict[str, float]:
     """Bytes of the token shards, the models, and the checkpoints of the one that is being trained."""
     width = 2 if recipe.tokenizer.vocabulary_size <= _SHORT_IDS else 4
+    model = model_disk(recipe.train, parameters)
     return {
         "tokens": width * sum(source_tokens.values()),
-        "models": _MODEL_BYTES * parameters * len(recipe.variants),
-        "checkpoints (one variant at a time)": _CHECKPOINT_BYTES * parameters,
+        "models": (model.model + model.kept_for_good) * len(recipe.variants),
+        "checkpoints (one variant at a time)": model.newest,
     }
+
+
+@dataclass(frozen=True)
+class ModelDisk:
+    """Bytes that one training needs on the disk.
+
+    Attributes:
+        model: The finished model.
+        checkpoint: Each checkpoint.
+        newest: The newest checkpoints, and the one that is being written.
+        for_good: Number of checkpoints that stay beside the model.
+    """
+
+    model: int
+    checkpoint: int
+    newest: int
+    for_good: int
+
+    @property
+    def kept_for_good(self) -> int:
+        """Bytes of the checkpoints that stay beside the model."""
+        return self.for_good * self.checkpoint
+
+
+def model_disk(train: Train, parameters: int) -> ModelDisk:
+    """What the training of one model needs on the disk."""
+    checkpoint = _CHECKPOINT_BYTES * parameters
+    for_good = train.tokens // train.batch_tokens // train.keep_every if train.keep_every else 0
+    return ModelDisk(_MODEL_BYTES * parameters, checkpoint, (train.keep_checkpoints + 1) * checkpoint, for_good)
+
+
+def gpu_called(name: str) -> GpuName | None:
+    """Which known GPU has this name in PyTorch, if any."""
+    return next((kind for kind, gpu in known_gpus().items() if gpu.name in name), None)
+
+
+def planned_flops(recipe: Recipe, kind: GpuName | None, count: int) -> float:
+    """Operations a second that the recipe's plan expects in training.
+
+    Args:
+        recipe: The experiment.
+        kind: The GPU; None for a CPU.
+        count: How many of them, or cores.
+    """
+    if kind is None:
+        return recipe.plan.cpu_gflops * 1e9 * count
+    gpu = known_gpus()[kind]
+    peak = gpu.tflops_fp32 if recipe.train.precision == "fp32" else gpu.tflops
+    return peak * 1e12 * recipe.plan.training_utilisation[kind] * count
 
 
 def _device(recipe: Recipe, per_token: float) -> Device:
     plan, train = recipe.plan, recipe.train
     cores = train.threads or usable_cores()
-    cpu = Device(None, f"this CPU, {cores} core(s)", plan.cpu_gflops * 1e9 * cores, cores)
+    cpu = Device(None, f"this CPU, {cores} core(s)", planned_flops(recipe, None, cores), cores)
     kind = plan.training_device
     if kind == "auto":
         quick = train.tokens * per_token / cpu.flops < _CPU_LIMIT
@@ -133,15 +184,13 @@ def _device(recipe: Recipe, per_token: float) -> Device:
         kind = "cpu" if on_cpu else "h100"
     if kind == "cpu":
         return cpu
-    gpu, utilisation = known_gpus()[kind], plan.training_utilisation[kind]
-    peak = gpu.tflops_fp32 if train.precision == "fp32" else gpu.tflops
-    count = plan.training_gpus
+    gpu, count = known_gpus()[kind], plan.training_gpus
     return Device(
         gpu=kind,
         title=f"{count} x {gpu.title}" if count > 1 else gpu.title,
-        flops=peak * 1e12 * utilisation * count,
+        flops=planned_flops(recipe, kind, count),
         count=count,
-        utilisation=utilisation,
+        utilisation=plan.training_utilisation[kind],
         price=plan.price_per_gpu_hour[kind] * count,
     )
 
@@ -154,7 +203,7 @@ def _measured_rate(run: RunFolder, recipe: Recipe, device: Device, parameters: i
         manifest = run.manifest(f"models/{variant.name}")
         facts = manifest.facts if manifest else {}
         if facts.get("parameters") == parameters and name in str(facts.get("device")):
-            rates.append(float(facts["tokens_per_second"]))
+            rates.append(float(facts["tokens_per_second"]) / (facts.get("processes", 1) if device.gpu else 1))
     return sum(rates) / len(rates) if rates else None
 
 

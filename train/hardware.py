@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from primer.errors import PrimerError
+from primer.gpus import known_gpus
 from primer.recipe_train import Train
 from train.attention import LONGEST_EXPLICIT
 from train.cpu import available_memory
 from train.shape import Shape, parameter_count
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-# Dense 16-bit tensor-core peaks with 32-bit accumulation, from NVIDIA's data sheets (SXM modules).
-_PEAK_FLOPS = {"H200": 989.4e12, "H100 80GB HBM3": 989.4e12, "A100-SXM": 312e12}
 
 # Tokens of a pass. On a CPU more only leaves the caches; on a GPU it is where the search for what fits begins.
 _CPU_PASS_TOKENS = 4096
@@ -47,8 +45,12 @@ class Hardware:
         return _DTYPES[self.precision]
 
 
-def choose_hardware(train: Train) -> Hardware:
+def choose_hardware(train: Train, local_rank: int = 0) -> Hardware:
     """The device and precision that a recipe asks for.
+
+    Args:
+        train: The recipe's section.
+        local_rank: Number of this process on its machine: which GPU it takes.
 
     Raises:
         PrimerError: If the machine does not have them.
@@ -68,13 +70,31 @@ def choose_hardware(train: Train) -> Hardware:
             )
         return Hardware(torch.device("cpu"), "fp32", "CPU", None)
     precision = "fp16" if train.precision == "auto" else train.precision
-    name = torch.cuda.get_device_name()
-    peak = next((flops for part, flops in _PEAK_FLOPS.items() if part in name and precision != "fp32"), None)
-    return Hardware(torch.device("cuda"), precision, name, peak)
+    if local_rank >= torch.cuda.device_count():
+        raise PrimerError(
+            f"This is process {local_rank + 1} on this machine, which has {torch.cuda.device_count()} GPU(s).",
+            "Start one process for each GPU (--processes).",
+        )
+    name = torch.cuda.get_device_name(local_rank)
+    return Hardware(torch.device("cuda", local_rank), precision, name, _peak(name, precision))
 
 
-def first_micro_batch(shape: Shape, sequences: int, hardware: Hardware) -> int:
+def _peak(name: str, precision: str) -> float | None:
+    """Peak of matrix products of a GPU, in operations a second; None if it is not known."""
+    gpu = next((gpu for gpu in known_gpus().values() if gpu.name in name), None)
+    if gpu is None:
+        return None
+    return 1e12 * (gpu.tflops_fp32 if precision == "fp32" else gpu.tflops)
+
+
+def first_micro_batch(shape: Shape, sequences: int, hardware: Hardware, processes: int = 1) -> int:
     """Sequences to try in one pass: as many as are useful, and on a CPU as fit.
+
+    Args:
+        shape: The model's.
+        sequences: Of a step, for this process.
+        hardware: What it computes on.
+        processes: How many share a CPU's memory.
 
     Raises:
         PrimerError: If not even one sequence fits into the CPU's memory.
@@ -82,7 +102,7 @@ def first_micro_batch(shape: Shape, sequences: int, hardware: Hardware) -> int:
     if hardware.device.type == "cuda":
         return even_split(sequences, max(1, _CUDA_PASS_TOKENS // shape.context))
     fixed, each = cpu_bytes(shape)
-    available = available_memory()
+    available = available_memory() // processes
     if fixed + each > available:
         raise PrimerError(
             f"Training this model needs about {(fixed + each) / _GIB:.1f} GiB of memory ({parameter_count(shape):,} "
@@ -101,10 +121,11 @@ def even_split(number: int, limit: int) -> int:
 def cpu_bytes(shape: Shape) -> tuple[int, int]:
     """Estimated bytes of training on a CPU: those of the model, and those of each sequence in a pass.
 
-    The model: weights, gradients and two moments of 4 bytes. A sequence: what each block keeps for the backward pass
+    The model: weights, gradients and two moments of 4 bytes, and a checkpoint's copies of all but the gradients while it
+    is written. A sequence: what each block keeps for the backward pass
     (input, norm, query-key-value twice over, attention, its projection: about 10 widths; the MLP: twice its hidden
     layer), and the attention probabilities, twice, where they are kept.
     """
     place = shape.layers * (10 * shape.width + 2 * shape.feed_forward) + 6 * shape.width
     square = 2 * shape.layers * shape.heads * shape.context**2 if shape.context <= LONGEST_EXPLICIT else 0
-    return 16 * parameter_count(shape), 4 * (place * shape.context + square)
+    return 28 * parameter_count(shape), 4 * (place * shape.context + square)

@@ -1,34 +1,54 @@
-"""The training loop: one model, one mixture, a fixed number of steps."""
+"""The training loop: one model, one mixture, a fixed number of steps, on one process or in step with others."""
 
 from __future__ import annotations
 
 import gc
-import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from primer.errors import PrimerError
 from primer.progress import Bar, bar, say
 from primer.recipe import Recipe
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.batches import Batches, Pass
+from train.checkpoint import CheckpointStore
 from train.cpu import prepare_cpu
+from train.engine import Engine, Outcome, make_engine
+from train.guard import Guard, Incidents, Verdict, batch_of
 from train.hardware import Hardware, even_split, first_micro_batch
+from train.heartbeat import Heartbeat
 from train.mixture import Mixture
 from train.model import Phi
-from train.optimizer import learning_rate, make_optimizer
-from train.training_log import TrainingLog
+from train.optimizer import learning_rate
+from train.shape import flops_per_token
+from train.training_log import read_log
+from train.watch import Watch
+from train.world import World
 
-_MOST_SKIPPED_IN_A_ROW = 10
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training took, in all runs together.
+
+    Attributes:
+        seconds: Spent on steps.
+        skipped: Steps whose loss or gradient was not finite.
+        rollbacks: How often it went back to a checkpoint.
+        micro_batch: Sequences of a pass.
+    """
+
+    seconds: float
+    skipped: int
+    rollbacks: int
+    micro_batch: int
 
 
 class Trainer:
@@ -40,206 +60,222 @@ class Trainer:
         model: The model, with its initial weights.
         mixture: Its data.
         hardware: What to train on; the model is moved there.
-        folder: For the checkpoint and `training.jsonl`.
+        folder: For checkpoints and logs.
+        world: The processes that train it together.
+        watch: What looks on; of rank 0 alone.
+        heartbeat: What a supervisor listens to.
     """
 
     def __init__(
-        self, recipe: Recipe, title: str, model: Phi, mixture: Mixture, hardware: Hardware, folder: Path
+        self,
+        recipe: Recipe,
+        title: str,
+        model: Phi,
+        mixture: Mixture,
+        hardware: Hardware,
+        folder: Path,
+        world: World | None = None,
+        watch: Watch | None = None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
-        self.train, self.title, self.mixture, self.hardware, self.folder = (
-            recipe.train,
-            title,
-            mixture,
-            hardware,
-            folder,
-        )
+        self.train, self.title, self.hardware, self.folder = recipe.train, title, hardware, folder
+        self.world, self.watch, self.heartbeat = world or World(), watch, heartbeat
         self.device = hardware.device
         if self.device.type == "cpu":
-            prepare_cpu(recipe.train.threads)
+            prepare_cpu(recipe.train.threads, self.world.size)
         self.model = model.to(self.device).train()
-        self.parameters = list(model.parameters())
-        self.optimizer = make_optimizer(model, recipe.train)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=hardware.precision == "fp16")
-        self.context = recipe.model.context
+        self.engine: Engine = make_engine(model, recipe.train, hardware, self.world)
+        self.context, self.seed = recipe.model.context, recipe.seed
         self.sequences = recipe.train.batch_tokens // self.context
+        _check_division(self.sequences, self.world.size)
+        self.batches = Batches(mixture, self.sequences, self.world, self.device, recipe.train.mask_documents)
         self.steps = recipe.train.tokens // recipe.train.batch_tokens
+        self.flops = flops_per_token(model.shape, causal=False)
+        self.store = CheckpointStore(folder, recipe.train.keep_checkpoints, recipe.train.keep_every)
+        self.incidents = Incidents(folder)
+        self.guard = Guard(recipe.train.spike)
+        self.left_out = self.incidents.left_out()
         self.step = 0  # steps done
         self.seconds = 0.0  # spent on them, in all runs together
-        self.skipped = self.skipped_in_a_row = 0
+        self.skipped = 0
         self.micro_batch = 0
         self._stop: signal.Signals | None = None
 
-    def run(self) -> tuple[float, int]:
-        """Train to the end, from the checkpoint if there is one.
+    def prepare(self, *, resume: bool = True) -> float:
+        """Bring everything to where the first step can be taken, and try a pass.
+
+        Args:
+            resume: Go on from the newest checkpoint, if there is one.
 
         Returns:
-            Seconds of training in all runs together, and the number of steps skipped.
+            Tokens a second of a forward and backward pass, on all devices together.
 
         Raises:
-            PrimerError: If the model does not fit, or the loss stays non-finite.
-            KeyboardInterrupt: If a signal asked to stop; a checkpoint has been saved.
+            PrimerError: If the model does not fit, or every checkpoint is damaged.
         """
-        self._restore()
+        self._beat("preparing")
+        if resume:
+            self._resume(None)
         if self.train.compile:
             self.model.compile(dynamic=False)
-        self._dry_run()
-        log = TrainingLog(self.folder, self.step)
+        self._find_micro_batch()
+        return self._trial_speed()
+
+    def run(self) -> Trained:
+        """Train to the end, from where `prepare` left it.
+
+        Raises:
+            PrimerError: If the loss stays non-finite or goes astray again and again, or a disk is full.
+            KeyboardInterrupt: If a signal asked to stop; a checkpoint has been saved.
+        """
+        if not self.store.steps():
+            self._save()  # so that there is always something to go back to
+        if self.watch:
+            self.watch.open(self.step)
         try:
             with self._signals(), _no_garbage_collection(), bar(self.title, self.steps, "steps") as progress:
-                self._loop(log, progress)
+                self._loop(progress)
         finally:
-            log.close()
-        return self.seconds, self.skipped
+            if self.watch:
+                self.watch.close()
+        self.store.wait()
+        return Trained(self.seconds, self.skipped, len(self.left_out), self.micro_batch)
 
-    def _loop(self, log: TrainingLog, progress: Bar) -> None:
+    def _loop(self, progress: Bar) -> None:
         saved = clock = time.monotonic()
         while self.step < self.steps:
+            batch = batch_of(self.step, self.left_out)
             rate = learning_rate(self.train, self.step, self.steps)
-            loss, norm = self._take_step(rate)
+            outcome = self._take_step(batch, rate)
             now = time.monotonic()
-            speed = self.train.batch_tokens / (now - clock)
-            self.seconds += now - clock
-            clock = now
-            log.append(
-                {
-                    "step": self.step,
-                    "tokens": self.step * self.train.batch_tokens,
-                    "loss": loss if math.isfinite(loss) else None,
-                    "learning_rate": rate,
-                    "gradient_norm": norm if math.isfinite(norm) else None,
-                    "tokens_per_second": round(speed, 1),
-                }
-            )
-            progress.update(self.step, f"loss {loss:.3f}, {speed:,.0f} tokens/s")
-            if self._stop is not None or now - saved >= self.train.checkpoint_seconds:
-                log.flush()
+            took, clock = now - clock, now
+            self.seconds += took
+            self._note(batch, rate, outcome, self.train.batch_tokens / took, progress)
+            if self.guard.judge(self.step, batch, outcome) is Verdict.ROLL_BACK:
+                self._roll_back()
+            elif outcome.stop:
                 self._save()
-                saved = clock = time.monotonic()  # the time it takes to save counts for no step
-            if self._stop is not None:
+                self.store.wait()
                 say(f"  {self.title}: checkpoint saved after step {self.step:,} of {self.steps:,}")
                 raise KeyboardInterrupt
+            else:
+                if self.watch and self.watch.due(self.step):
+                    self._beat("validating")
+                    self.watch.look(self.step, self.model)
+                if self.world.told(self.guard.calm and now - saved >= self.train.checkpoint_seconds):
+                    self._save()
+                    saved = time.monotonic()
+            clock = time.monotonic()  # none of this counts as training
 
-    def _take_step(self, rate: float) -> tuple[float, float]:
-        """One optimiser step; returns the mean loss in nats a token and the gradient's norm before clipping."""
-        first = self.step * self.sequences
+    def _take_step(self, batch: int, rate: float) -> Outcome:
         total = torch.zeros((), device=self.device)
-        for start in range(first, first + self.sequences, self.micro_batch):
-            batch = self._batch(start, min(start + self.micro_batch, first + self.sequences))
-            total += self._backward(batch)
-        self.scaler.unscale_(self.optimizer)
-        norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        # The only place where the CPU waits for the GPU: once a step.
-        loss_value, norm_value = torch.stack([total, norm]).tolist()
-        finite = math.isfinite(loss_value) and math.isfinite(norm_value)
-        if finite and self.train.gradient_clip is not None:
-            clip_grads_with_norm_(self.parameters, self.train.gradient_clip, norm)
-        if finite:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        for number, each in enumerate(self.batches.passes(batch, self.micro_batch)):
+            self._beat("training")
+            self._seed_dropout(number)
+            total += self.engine.accumulate(each.tokens, each.targets, each.documents, last=each.last)
+        outcome = self.engine.step(rate, total, self._stop is not None)
         self.step += 1
-        self._count_skipped(finite, loss_value)
-        return loss_value, norm_value
+        self.skipped += not outcome.taken
+        return outcome
 
-    def _count_skipped(self, finite: bool, loss: float) -> None:
-        """A step with a non-finite loss or gradient has been skipped; too many in a row end the training.
+    def _seed_dropout(self, number: int) -> None:
+        """Make what is dropped a function of the place in the training, so that nothing random need be saved."""
+        if self.model.shape.dropout:
+            places = (self.seed, self.step, number, self.world.rank)
+            torch.manual_seed(hash(places))  # of whole numbers, so the same in every process
 
-        In fp16 a finite loss with infinite gradients is how the loss scale is found, and counts for nothing until
-        the scale has fallen below one.
-        """
-        if finite:
-            self.skipped_in_a_row = 0
+    def _note(self, batch: int, rate: float, outcome: Outcome, speed: float, progress: Bar) -> None:
+        if self.watch:
+            self.watch.note(self.step, batch, rate, outcome, speed)
+        peak = self.hardware.peak_flops
+        used = f", {speed * self.flops / (peak * self.world.size):.1%} MFU" if peak else ""
+        progress.update(self.step, f"loss {outcome.loss:.3f}, lr {rate:.2g}, {speed:,.0f} tokens/s{used}")
+
+    def _roll_back(self) -> None:
+        """Go back to the newest checkpoint and leave out the data that led astray."""
+        self.store.wait()
+        to = self.world.told(self.store.steps()[-1] if self.world.first else None)
+        offending = self.guard.offending()
+        left_out = range(max(offending.start, batch_of(to, self.left_out)), offending.stop)
+        if self.world.first:
+            self.incidents.record(self.guard, self.step, to, left_out)
+        self.left_out = [*self.left_out, left_out]
+        self._resume(to)
+        if self.watch:
+            self.watch.open(self.step)
+
+    def _save(self) -> None:
+        self._beat("saving")
+        if self.watch:
+            self.watch.flush()  # the rows before it belong to the checkpoint
+        tensors, engine = self.engine.snapshot()
+        if self.world.first:
+            state = {"seconds": self.seconds, "skipped": self.skipped, "micro_batch": self.micro_batch, "engine": engine}
+            self.store.save(self.step, tensors, state)
+
+    def _resume(self, no_later_than: int | None) -> None:
+        """Go on from the newest good checkpoint, the same on every process; from the start where there is none."""
+        found = self.store.load(no_later_than) if self.world.first else None
+        step = self.world.told(found.step if found else None)
+        if step is None:
             return
-        self.skipped += 1
-        if math.isfinite(loss) and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
-            return
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row >= _MOST_SKIPPED_IN_A_ROW:
-            raise PrimerError(
-                f"{self.title}: the loss or its gradient was not finite in {self.skipped_in_a_row} steps in a row, up "
-                f"to step {self.step:,} (loss {loss}).",
-                "Lower train.learning_rate, raise train.warmup_steps, set train.gradient_clip to 1.0, or use bf16 or "
-                "fp32; then run again.",
-            )
+        found = found or self.store.load(step)
+        assert found is not None
+        assert found.step == step
+        self.engine.restore(found.tensors, found.state["engine"])
+        self.step, self.seconds, self.skipped = step, found.state["seconds"], found.state["skipped"]
+        # How a step is divided changes the order of its sums, so it stays as it was where the recipe leaves it open.
+        self.micro_batch = found.state["micro_batch"]
+        self.guard.recall([row for row in read_log(self.folder) if row["step"] <= step])
+        if step and self.world.first:
+            say(f"  {self.title}: going on after step {self.step:,} of {self.steps:,}")
 
-    def _batch(self, start: int, stop: int) -> Tensor:
-        """The sequences at places `start` to `stop`, on the device: (stop - start, context + 1)."""
-        batch = torch.from_numpy(self.mixture.sequences(start, stop))
-        return batch.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else batch
-
-    def _backward(self, batch: Tensor) -> Tensor:
-        """Add a batch's share to the gradients; returns its share of the step's mean loss."""
-        with torch.autocast(self.device.type, self.hardware.dtype, enabled=self.hardware.precision != "fp32"):
-            loss = self.model.loss(batch[:, :-1], batch[:, 1:]) / self.train.batch_tokens
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-
-    def _dry_run(self) -> None:
-        """Find a number of sequences that fits into one pass, and try it, before the first step."""
-        asked, kept = self.train.micro_batch, self.micro_batch
-        found = kept or first_micro_batch(self.model.shape, self.sequences, self.hardware)
-        self.micro_batch = min(asked or found, self.sequences)
+    def _find_micro_batch(self) -> None:
+        """Find a number of sequences that fits into one pass, before the first step."""
+        share, asked = self.batches.share, self.train.micro_batch
+        found = self.micro_batch or first_micro_batch(self.model.shape, share, self.hardware, self.world.size)
+        self.micro_batch = min(asked or found, share)
         if self.device.type == "cpu":  # memory was estimated; what else may fail fails with one sequence too
             self._try_pass(1)
             return
-        while not self._try_pass(self.micro_batch):
+        while not self.world.all(self._try_pass(self.micro_batch)):
             if asked or self.micro_batch == 1:
                 raise PrimerError(
                     f"{self.title}: {self.micro_batch} sequences of {self.context:,} tokens do not fit into the memory "
                     f"of {self.hardware.name}.",
                     "Lower train.micro_batch or set it to null." if asked else "Use a smaller model or model.context.",
                 )
-            self.micro_batch = even_split(self.sequences, self.micro_batch // 2)
-        say(f"  {self.title}: {self.micro_batch} sequences a pass")
+            self.micro_batch = even_split(share, self.micro_batch // 2)
 
     def _try_pass(self, sequences: int) -> bool:
         """Whether a forward and backward pass fits, beside the optimizer's two moments. Changes nothing else."""
-        fits, moments = True, list[Tensor]()
+        fits, moments = True, list[torch.Tensor]()
         try:
-            if not self.optimizer.state:
-                moments.extend(torch.empty_like(p) for p in self.parameters for _ in range(2))
-            self._backward(self._batch(0, sequences))
+            if not self.step:  # afterwards they are there
+                moments.extend(torch.empty_like(p) for p in self.model.parameters() for _ in range(2))
+            self._compute(self.batches.trial(sequences))
         except torch.cuda.OutOfMemoryError:
             fits = False
         # After the handler, not in it: there the error still holds on to the pass's tensors.
         moments.clear()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.engine.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return fits
 
-    def _save(self) -> None:
-        state: dict[str, Any] = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
-            "micro_batch": self.micro_batch,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
-        }
-        save_checkpoint(self.folder, self.step, state)
+    def _trial_speed(self) -> float:
+        trial = self.batches.trial(self.micro_batch)
+        started = time.monotonic()
+        self._compute(trial).item()
+        self.engine.clear()
+        return trial.tokens.numel() * self.world.size / (time.monotonic() - started)
 
-    def _restore(self) -> None:
-        state = load_checkpoint(self.folder)
-        if state is None:
-            return
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.skipped, self.skipped_in_a_row = state["skipped"], state["skipped_in_a_row"]
-        # How a step is divided changes the order of its sums, so it stays as it was where the recipe leaves it open.
-        self.micro_batch = state["micro_batch"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"])
-        say(f"  {self.title}: going on after step {self.step:,} of {self.steps:,}")
+    def _compute(self, each: Pass) -> torch.Tensor:
+        return self.engine.accumulate(each.tokens, each.targets, each.documents, last=False)
+
+    def _beat(self, phase: str) -> None:
+        if self.heartbeat:
+            self.heartbeat.beat(self.step, phase)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -253,7 +289,8 @@ class Trainer:
             self._stop = signal.Signals(number)
             for each, handler in before.items():
                 signal.signal(each, handler)
-            say(f"  {self.title}: {self._stop.name}: stopping after this step")
+            if self.world.first:
+                say(f"  {self.title}: {self._stop.name}: stopping after this step")
 
         try:
             for number in before:
@@ -273,3 +310,12 @@ def _no_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _check_division(sequences: int, processes: int) -> None:
+    if sequences % processes:
+        raise PrimerError(
+            f"A batch of {sequences:,} sequences (train.batch_tokens / model.context) cannot be divided evenly among "
+            f"{processes} processes.",
+            f"Set train.batch_tokens to a multiple of {processes} x model.context, or use another number of processes.",
+        )

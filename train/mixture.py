@@ -9,7 +9,7 @@ the same in every variant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,17 +77,46 @@ class Mixture:
         self._orders: dict[tuple[SourceName, int], npt.NDArray[np.int64]] = {}
 
     def sequences(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Token ids of the sequences at places `start` to `stop`: (stop - start, context + 1)."""
+        """Token ids of the sequences at places `start` to `stop`: (stop - start, context + 1).
+
+        Places beyond the budget have sequences too: the sources alternate as from the beginning, and each goes on in
+        its next windows. Training takes them where it leaves out some before.
+        """
         out = np.empty((stop - start, self.context + 1), dtype=np.int64)
-        for row, place in enumerate(interleave(self.counts, start, stop)):
-            window = self.window(place)
-            out[row] = self.shards[place.source].windows(np.array([window * self.context]), self.context + 1)[0]
+        for source, rows, starts in self._stretches(start, stop):
+            out[rows] = self.shards[source].windows(starts, self.context + 1)
+        return out
+
+    def documents(self, start: int, stop: int) -> npt.NDArray[np.int32]:
+        """The document of each input token of those sequences, counted in each from 0: (stop - start, context).
+
+        The end of a document belongs to the document that it ends.
+        """
+        out = np.empty((stop - start, self.context), dtype=np.int32)
+        for source, rows, starts in self._stretches(start, stop):
+            out[rows] = self.shards[source].document_numbers(starts, self.context)
         return out
 
     def window(self, place: Place) -> int:
         """Which window of the source the `place.number`-th sequence is."""
-        epoch, number = divmod(place.number, self.windows[place.source])
-        return int(self._order(place.source, epoch)[number])
+        return int(self._windows(place.source, np.array([place.number]))[0])
+
+    def _stretches(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[SourceName, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """By source, which of some places are its own, and where in its array their sequences begin."""
+        places = interleave(self.counts, start, stop)
+        for source in self.counts:
+            own = [(row, place.number) for row, place in enumerate(places) if place.source == source]
+            rows, numbers = np.array(own, dtype=np.int64).reshape(-1, 2).T
+            yield source, rows, self._windows(source, numbers) * self.context
+
+    def _windows(self, source: SourceName, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        epochs, within = np.divmod(numbers, self.windows[source])
+        found = np.empty_like(numbers)
+        for epoch in np.unique(epochs).tolist():
+            found[epochs == epoch] = self._order(source, epoch)[within[epochs == epoch]]
+        return found
 
     def _order(self, source: SourceName, epoch: int) -> npt.NDArray[np.int64]:
         key = (source, epoch)

@@ -1,7 +1,7 @@
-"""A phi-1.5-shaped decoder in plain PyTorch (arXiv 2309.05463, section 2.1, and the layout of Hugging Face's Phi).
+"""A decoder in plain PyTorch, phi-1.5's by default (arXiv 2309.05463, section 2.1; layout of Hugging Face's Phi).
 
-Every block computes attention and the MLP in parallel from one LayerNorm. Parameters are named for what they are;
-:mod:`train.export` translates them to and from `PhiForCausalLM`.
+Its shape says what else it may be: Mistral's (arXiv 2310.06825) or, with experts, Mixtral's (2401.04088). Parameters
+are named for what they are; :mod:`train.export` translates them to and from Hugging Face's classes.
 """
 
 from __future__ import annotations
@@ -10,51 +10,23 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from train.attention import causal_attention
+from train.attention import attention_mask
+from train.experts import BALANCE_COEFFICIENT, Experts
 from train.head_loss import head_loss
+from train.layers import Block, make_norm, rotary_tables
 from train.shape import Shape
 
-LAYER_NORM_EPSILON = 1e-5  # as in microsoft/phi-1_5's config.json
-ROTARY_BASE = 10_000.0  # arXiv 2104.09864, section 3.2.2; as in microsoft/phi-1_5's config.json
-# The paper says only that weights start random; 0.02 is PhiConfig's initializer_range in Hugging Face transformers.
+# The paper says only that weights start random; 0.02 is GPT-2's, and initializer_range in Hugging Face's PhiConfig,
+# MistralConfig and MixtralConfig.
 INITIAL_STANDARD_DEVIATION = 0.02
-
-
-class Block(nn.Module):
-    """Attention and MLP side by side on one LayerNorm, both added to the residual stream."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPSILON)
-        self.query_key_value = nn.Linear(shape.width, 3 * shape.width)  # one product in place of three
-        self.attention_out = nn.Linear(shape.width, shape.width)
-        self.mlp_in = nn.Linear(shape.width, shape.feed_forward)
-        self.mlp_out = nn.Linear(shape.feed_forward, shape.width)
-
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """Args: x (batch, length, width); cosine and sine (length, 1, 1, rotary_dimension / 2). Returns: as x."""
-        y = self.norm(x)
-        expanded: Tensor = self.mlp_out(F.gelu(self.mlp_in(y), approximate="tanh"))
-        return x + self._attention(y, cosine, sine) + expanded
-
-    def _attention(self, y: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        batch, length, width = y.shape
-        qkv = self.query_key_value(y).view(batch, length, 3, self.shape.heads, self.shape.head_dimension)
-        query_key = _rotate(qkv[:, :, :2], cosine, sine)
-        query, key = query_key.transpose(1, 3).unbind(2)  # (batch, heads, length, head_dimension)
-        value = qkv[:, :, 2].transpose(1, 2)
-        attended = causal_attention(query, key, value)
-        return cast(Tensor, self.attention_out(attended.transpose(1, 2).reshape(batch, length, width)))
 
 
 class Phi(nn.Module):
     """The language model.
 
     Args:
-        shape: Its sizes.
+        shape: Its sizes and options.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -62,68 +34,66 @@ class Phi(nn.Module):
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
-        self.final_norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPSILON)
-        self.head = nn.Linear(shape.width, shape.vocabulary)
+        self.final_norm = make_norm(shape)
+        self.head = nn.Linear(shape.width, shape.vocabulary, bias=shape.biases)
         cosine, sine = rotary_tables(shape)
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
 
     def initialize(self, seed: int) -> None:
-        """Fill all weights: matrices and embeddings normal, biases zero, norms one; the same on every device."""
-        generator = torch.Generator().manual_seed(seed)
-        for module in self.modules():
-            if isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear | nn.Embedding):
-                drawn = torch.empty(module.weight.shape).normal_(0, INITIAL_STANDARD_DEVIATION, generator=generator)
-                module.weight.data.copy_(drawn)
-                if isinstance(module, nn.Linear):
-                    nn.init.zeros_(module.bias)
+        """Fill all weights, the same on every device.
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """The residual stream after the final norm: token ids (batch, length) to (batch, length, width).
+        Matrices, embedding and router are normal with deviation 0.02, biases zero, norms one: GPT-2's way without
+        its smaller deviation for what is added to the residual stream, which Hugging Face's Phi has not either.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() >= 2:
+                drawn = torch.empty(parameter.shape).normal_(0, INITIAL_STANDARD_DEVIATION, generator=generator)
+                parameter.data.copy_(drawn)
+            elif name.endswith("norm.weight"):
+                nn.init.ones_(parameter)
+            else:
+                nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """The residual stream after the final norm, (batch, length, width).
 
         What `model.compile()` compiles: everything but the head.
+
+        Args:
+            tokens: Token ids (batch, length).
+            documents: The number of each token's document, (batch, length): attention stays within a document. Places
+                count on through a row, which changes nothing: rotary attention knows only distances.
         """
-        length = tokens.shape[1]
+        length, dropout = tokens.shape[1], self.shape.dropout if self.training else 0.0
         cosine, sine = cast(Tensor, self.cosine)[:length], cast(Tensor, self.sine)[:length]
+        mask = attention_mask(
+            tokens, documents, self.shape.window, head_dimension=self.shape.head_dimension, dropout=dropout
+        )
         x = self.embedding(tokens)
         for block in self.blocks:
-            x = block(x, cosine, sine)
+            x = block(x, cosine, sine, mask)
         return cast(Tensor, self.final_norm(x))
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """Logits (batch, length, vocabulary) of the next token at every place; for small inputs."""
-        return cast(Tensor, self.head(self(tokens)))
+        return cast(Tensor, self.head(self(tokens, documents)))
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         """Cross-entropy summed over all places, in nats; the logits exist only a chunk of places at a time.
+
+        While a model with experts trains, their balancing loss is added: 0.01 of each block's, for every place.
 
         Args:
             tokens: Token ids (batch, length).
             targets: The token that follows each, (batch, length).
+            documents: As for the forward pass.
         """
-        hidden = self(tokens).view(-1, self.shape.width)
-        return head_loss(hidden, self.head.weight, self.head.bias, targets.reshape(-1))
-
-
-def rotary_tables(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, (context, 1, 1, rotary_dimension / 2) each (arXiv 2104.09864, eq. 15)."""
-    exponents = torch.arange(0, shape.rotary_dimension, 2, dtype=torch.float32) / shape.rotary_dimension
-    angles = torch.arange(shape.context, dtype=torch.float32)[:, None] * (1.0 / ROTARY_BASE**exponents)
-    angles = angles[:, None, None, :]
-    return angles.cos(), angles.sin()
-
-
-def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate the leading dimensions of every head: pairs are (i, i + rotary_dimension / 2), as in Hugging Face's Phi.
-
-    Args:
-        x: (batch, length, 2, heads, head_dimension).
-        cosine, sine: (length, 1, 1, rotary_dimension / 2).
-    """
-    half = cosine.shape[-1]
-    cosine, sine = cosine.to(x.dtype), sine.to(x.dtype)
-    first, second, rest = torch.split(x, [half, half, x.shape[-1] - 2 * half], dim=-1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine, rest), dim=-1)
+        hidden = self(tokens, documents).view(-1, self.shape.width)
+        loss = head_loss(hidden, self.head.weight, self.head.bias, targets.reshape(-1))
+        for module in self.modules():
+            if isinstance(module, Experts) and module.balance is not None:
+                loss = loss + BALANCE_COEFFICIENT * targets.numel() * module.balance
+                module.balance = None  # and with it the pass's graph
+        return loss

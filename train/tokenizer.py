@@ -22,10 +22,16 @@ CODEGEN_WHITESPACE = [" " * n for n in range(31, 1, -1)] + ["\t" * n for n in ra
 
 # A vocabulary is trained on equal amounts of every source: at most this much of each (more changes little), and no
 # source counted more often than this, lest the words of a very small one be learnt by heart.
-_LARGEST_SAMPLE = 100_000_000
+LARGEST_SAMPLE = 100_000_000
 _MOST_REPEATS = 4
 
 Texts = Callable[[], Iterator[str]]
+
+# GPT-2's alphabet for bytes: those that print in Latin-1 stand for themselves, the others follow from U+0100 on.
+_PRINTING = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(byte): byte for byte in _PRINTING} | {
+    chr(0x100 + place): byte for place, byte in enumerate(sorted(set(range(256)) - set(_PRINTING)))
+}
 
 
 def codegen_tokenizer() -> Tokenizer:
@@ -73,7 +79,7 @@ def trained_tokenizer(sources: Mapping[str, Texts], vocabulary_size: int) -> Tok
             raise PrimerError(
                 f"The training split of corpus/{name} has no text.", "Run `primer synth` to make it again."
             )
-    sample = min(max(sizes.values()), _MOST_REPEATS * min(sizes.values()), _LARGEST_SAMPLE)
+    sample = min(max(sizes.values()), _MOST_REPEATS * min(sizes.values()), LARGEST_SAMPLE)
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
     _byte_level(tokenizer, pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]))
@@ -151,6 +157,20 @@ def end_of_text(tokenizer: Tokenizer) -> int:
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
     """Identity of a tokenizer, hex: what shards were written with must be what a model is trained with."""
     return hashlib.sha256(tokenizer.to_str(pretty=False).encode()).hexdigest()
+
+
+def token_bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    """What a token stands for, which need not be whole characters.
+
+    Raises:
+        ValueError: If there is no such token.
+    """
+    piece = tokenizer.id_to_token(token)
+    if piece is None:
+        raise ValueError(f"the tokenizer has no token {token}")
+    if token in tokenizer.get_added_tokens_decoder():  # spelled as it is; the others in GPT-2's alphabet for bytes
+        return piece.encode()
+    return bytes(_BYTES[character] for character in piece)
 
 
 def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> Iterable[list[int]]:
