@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -17,22 +18,27 @@ import typer
 from typer.core import TyperGroup
 
 from primer import __version__
+from primer.chat_cli import chat_command
 from primer.cli_options import DataPath, Overrides, RecipePath, RunPath, take_steps
 from primer.errors import PrimerError, disk_full
+from primer.export_cli import export_command
 from primer.plan_cli import plan_command
 from primer.prompts_cli import app as prompts_app
 from primer.synth_cli import app as synth_app
 from primer.synth_cli import make_corpora
 from primer.teacher_cli import app as teacher_app
+from primer.tokenizer_cli import app as tokenizer_app
 from primer.topics_cli import app as topics_app
+from primer.train_cli import train_command, train_models
 from primer.web_cli import app as web_app
 
 if TYPE_CHECKING:
     from primer.recipe import Recipe
     from primer.run import RunFolder
 
-# The exit status by which typer answers Ctrl-C, and the shell's own for SIGINT.
-_INTERRUPTED = 130
+# The exit status by which typer answers Ctrl-C, and the shell's own for SIGINT; and sysexits.h's for a failure that
+# nobody expected, which tells a supervisor that starting again may help.
+_INTERRUPTED, _UNEXPECTED = 130, 70
 
 
 class _InOrder(TyperGroup):
@@ -61,13 +67,9 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(web_app, name="web")
+app.add_typer(tokenizer_app, name="tokenizer")
 app.command("plan")(plan_command)
-
-
-def _train(recipe: Recipe, run: RunFolder) -> None:
-    from train.stages import train_variants
-
-    train_variants(recipe, run)
+app.command("train")(train_command)
 
 
 def _eval(recipe: Recipe, run: RunFolder) -> None:
@@ -84,13 +86,7 @@ def _report(recipe: Recipe, run: RunFolder) -> None:
     say(f"\nThe report: [bold]{path}[/]  (open it in a browser)")
 
 
-_STEPS: tuple[Callable[[Recipe, RunFolder], None], ...] = (make_corpora, _train, _eval, _report)
-
-
-@app.command()
-def train(recipe: RecipePath, set_: Overrides = None, run: RunPath = None) -> None:
-    """Train one model for each variant of the recipe."""
-    take_steps(_STEPS[:2], recipe, set_, run)
+_STEPS: tuple[Callable[[Recipe, RunFolder], None], ...] = (make_corpora, train_models, _eval, _report)
 
 
 @app.command("eval")
@@ -103,6 +99,10 @@ def evaluate(recipe: RecipePath, set_: Overrides = None, run: RunPath = None, da
 def report(recipe: RecipePath, set_: Overrides = None, run: RunPath = None, data: DataPath = None) -> None:
     """Compare the variants on one page: the whole experiment, to its end."""
     take_steps(_STEPS, recipe, set_, run, data)
+
+
+app.command("chat")(chat_command)
+app.command("export")(export_command)
 
 
 @app.command()
@@ -193,7 +193,8 @@ def main() -> int:
         )
     except Exception as error:
         if not disk_full(error):
-            raise
+            traceback.print_exc()
+            return _UNEXPECTED
         return _fail(f"The disk is full: {error}", "Free some space; the same command continues where it was.")
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:

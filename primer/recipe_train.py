@@ -153,7 +153,9 @@ class Train(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads of a process; null means its share of the cores.")
     compile: bool = Field(False, description="Compile the model (worth it on a GPU; the first step takes minutes).")
     checkpoint_seconds: float = Field(300.0, gt=0, description="Seconds between checkpoints.")
-    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept while training.")
+    keep_checkpoints: int = Field(
+        2, ge=2, description="Newest checkpoints that are kept while training; the last may hold a fault just found."
+    )
     keep_every: int | None = Field(
         None, ge=1, description="Steps between checkpoints that are kept for good, beside the model; null means none."
     )

@@ -44,7 +44,7 @@ _RECORDED_PACKAGES = (
 
 
 # Which command makes the stages of a room; `synth` makes all the others.
-_COMMANDS = {"tokens": "train", "models": "train", "eval": "eval"}
+_COMMANDS = {"tokenizer": "train", "tokens": "train", "models": "train", "eval": "eval"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def stage_names(recipe: Recipe) -> list[str]:
     return [
         *corpora,
         "corpus/diversity",
+        "tokenizer",
         "tokens",
         *(f"models/{v}" for v in variants),
         *(f"eval/{v}" for v in variants),

@@ -21,6 +21,7 @@ import pytest
 import torch
 from engine_processes import (
     CLIP,
+    EXPERTS,
     HALF,
     PRECISIONS,
     SEQUENCES,
@@ -143,8 +144,9 @@ def test_snapshots_are_the_same_for_every_engine(kind: str, size: int, precision
     assert tensors.keys() == wanted.keys()
     for name, tensor in tensors.items():  # the moments tell whether gradients were clipped alike
         assert tensor.dtype == torch.float32
-        error, size_of = (tensor - wanted[name]).abs().max(), wanted[name].abs().max()
-        assert error <= (1e-4 if precision == "fp32" else 0.05) * size_of, name
+        error, largest = (tensor - wanted[name]).abs().max(), wanted[name].abs().max()
+        rounded = 0.2 if name.startswith("model.") else 0.05  # AdamW moves a weight by its rate, however small a cause
+        assert error <= (1e-4 if precision == "fp32" else rounded) * largest, name
 
 
 @WORLDS
@@ -201,11 +203,11 @@ def test_every_process_hears_what_one_computed_and_was_asked(kind: str, found: F
     }
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_parameters_that_one_process_does_not_use_are_trained_by_the_others(size: int, found: Found) -> None:
-    curve = engine_processes.skip_a_block("torch", World())
-    assert_same_curve(found.results[size, 0]["skipped block"], curve, "fp32")
-    assert curve[0]["norm"] != pytest.approx(found.reference["fp32"][0]["norm"], rel=1e-3)
+@WORLDS
+def test_experts_are_trained_alike_though_processes_choose_others(kind: str, size: int, found: Found) -> None:
+    _, engine = model_and_engine("torch", "fp32", World(), **EXPERTS)
+    curve = take_steps(engine, 0, HALF, World())
+    assert_same_curve(found.results[size, 0][f"{kind} experts"], curve, "fp32")
 
 
 @pytest.mark.parametrize("size", [1, 2])

@@ -231,6 +231,7 @@ def test_incidents_outlive_the_process(tmp_path: Path):
     assert again.left_out() == [range(97, 100)]
     again.record(wrecked(200), 200, 190, range(199, 200))
     assert Incidents(tmp_path).left_out() == [range(97, 100), range(199, 200)]
+    assert (tmp_path / NAME).read_text().endswith("}\n")
     (tmp_path / NAME).write_text("nonsense\n")
     with pytest.raises(PrimerError, match=r"incidents\.jsonl is damaged"):
         Incidents(tmp_path)

@@ -115,7 +115,8 @@ def explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, 
     k, v = key.flatten(0, 1), value.flatten(0, 1)
     hidden = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, -math.inf)
     scores = torch.bmm(grouped * (1 / math.sqrt(size)), k.transpose(1, 2))
-    scores.view(keys, batch, group, length, length).add_(hidden)
+    # In place, and unseen by autograd, which would copy the scores: a constant added changes no gradient.
+    scores.detach().view(keys, batch, group, length, length).add_(hidden)
     probabilities = scores.softmax(-1)
     if dropout:
         probabilities = F.dropout(probabilities, dropout)

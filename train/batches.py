@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from train.mixture import Mixture
 from train.world import World
 
 _Cut = tuple[int, int, bool]  # first place, the place after the last, whether the step ends there
@@ -31,6 +33,16 @@ class Pass:
     last: bool
 
 
+class Sequences(Protocol):
+    """Where sequences come from: `train.mixture.Mixture`."""
+
+    def sequences(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Token ids of the sequences at places `start` to `stop`: (stop - start, context + 1)."""
+
+    def documents(self, start: int, stop: int) -> npt.NDArray[np.int32]:
+        """Number of the document in its row of each input token: (stop - start, context)."""
+
+
 class Batches:
     """The passes of a process.
 
@@ -45,7 +57,7 @@ class Batches:
         documents: Whether passes carry the documents' numbers.
     """
 
-    def __init__(self, mixture: Mixture, sequences: int, world: World, device: torch.device, documents: bool) -> None:
+    def __init__(self, mixture: Sequences, sequences: int, world: World, device: torch.device, documents: bool) -> None:
         self.mixture, self.sequences, self.device, self.documents = mixture, sequences, device, documents
         self.share = sequences // world.size
         self._offset = world.rank * self.share

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from primer.errors import PrimerError
-from primer.progress import say
 from primer.recipe import Recipe, SourceName, Variant
 from primer.run import Built, RunFolder, write_json
+from train.build_tokens import HELD_OUT
 from train.checkpoint import CheckpointStore
 from train.export import export_model
-from train.facts_page import derive, facts_page
+from train.facts_page import Surroundings, derive, facts_line, facts_page
 from train.hardware import Hardware, choose_hardware
 from train.heartbeat import Heartbeat
 from train.loop import Trained, Trainer
@@ -23,6 +23,7 @@ from train.portions import Portion, budget_sequences, mixed_portions, repetition
 from train.shape import Shape, flops_per_token, parameter_count
 from train.shards import Shard
 from train.tokenizer import load_tokenizer, model_vocabulary, tokenizer_hash
+from train.trackers import check_trackers
 from train.training_log import final_loss
 from train.validation import Validation
 from train.watch import Watch
@@ -74,6 +75,7 @@ def train_model(recipe: Recipe, variant: Variant, tokens: Path, folder: Path, wo
         PrimerError: If the model does not fit, or its training fails.
         KeyboardInterrupt: If a signal asked to stop; a checkpoint has been saved.
     """
+    check_trackers(recipe.train.trackers)
     tokenizer = load_tokenizer(tokens)
     mark = tokenizer_hash(tokenizer)
     shards: dict[SourceName, Shard] = {source: Shard(tokens, source, mark) for source in recipe.used_sources()}
@@ -87,11 +89,15 @@ def train_model(recipe: Recipe, variant: Variant, tokens: Path, folder: Path, wo
     model = Phi(shape)
     model.initialize(recipe.seed)
     title = f"models/{variant.name}"
-    watch = Watch(recipe, title, folder, tokenizer, held_out(recipe, tokens, mark)) if world.first else None
-    trainer = Trainer(recipe, title, model, mixture, hardware, folder, world, watch, Heartbeat.from_environment(world.rank))
+    watch = Watch(recipe, title, folder, tokenizer, held_out(recipe, tokens, mark), hardware) if world.first else None
+    heartbeat = Heartbeat.from_environment(world.rank, title)
+    trainer = Trainer(recipe, title, model, mixture, hardware, folder, world, watch, heartbeat)
     speed = trainer.prepare()
     if world.first:
-        facts_page(derive(recipe, variant, mixed[variant.name], shape, hardware, world.size, trainer.micro_batch, speed))
+        around = Surroundings.look(hardware, folder)
+        parts, passes = mixed[variant.name], trainer.micro_batch
+        facts = derive(recipe, variant, parts, shape, hardware, world.size, passes, speed, around, trainer.step)
+        (facts_page if variant == recipe.variants[0] else facts_line)(facts)
     trained = trainer.run()
     if not world.first:
         return {}
@@ -101,10 +107,10 @@ def train_model(recipe: Recipe, variant: Variant, tokens: Path, folder: Path, wo
 
 def held_out(recipe: Recipe, tokens: Path, mark: str) -> Validation:
     """The held-out text of every source, as the stage `tokens` wrote it."""
-    folder = tokens / "held-out"
+    folder = tokens / HELD_OUT
     present = [source for source in recipe.used_sources() if (folder / f"{source}.json").is_file()]
     shards: dict[SourceName, Shard] = {source: Shard(folder, source, mark) for source in present}
-    return Validation(shards, recipe.model.context, recipe.train.validation_tokens)
+    return Validation(shards, recipe.model.context, recipe.train.validation_tokens, recipe.train.mask_documents)
 
 
 def _facts(

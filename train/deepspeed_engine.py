@@ -57,7 +57,6 @@ class DeepSpeedEngine:
         )
         self._zero: Any = self._deepspeed.optimizer
         self._scale = self._zero.loss_scaler = LossScale(hardware.precision == "fp16")
-        self._all_used = model.shape.experts is None
         self._make_moments()
         for p, weight in zip(self.parameters.values(), initial, strict=True):
             _set(p, weight)
@@ -65,9 +64,8 @@ class DeepSpeedEngine:
     def accumulate(self, tokens: Tensor, targets: Tensor, documents: Tensor | None, *, last: bool) -> Tensor:
         """As :class:`train.engine.Engine` says; processes exchange gradients with every pass."""
         self._deepspeed.set_gradient_accumulation_boundary(last)
-        nothing = None if self._all_used else self._nothing()
         loss: Tensor = self._deepspeed(tokens, targets, documents) / self.train.batch_tokens
-        self._deepspeed.backward(loss if nothing is None else loss + nothing)
+        self._deepspeed.backward(loss)
         return loss.detach()
 
     def trial(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
@@ -145,14 +143,6 @@ class DeepSpeedEngine:
         self._deepspeed.destroy()
         for p, weight in zip(self.parameters.values(), weights, strict=True):
             p.data = weight
-
-    def _nothing(self) -> Tensor:
-        """Zero, by way of every parameter: an expert that gets no token on one process has a gradient there too.
-
-        Processes sum gradients in the order in which they are ready, which must be the same on all. What the backward
-        pass comes to last is what was computed first: this, to be called before the model.
-        """
-        return 0.0 * torch.stack([p.sum(dtype=torch.float32) for p in self.parameters.values()]).sum()
 
     def _make_moments(self) -> None:
         """AdamW's state as before its first step: there to be read and set, and there when memory is tried out."""

@@ -69,8 +69,11 @@ class Engine(Protocol):
             stop: Whether this process was asked to stop.
         """
 
+    def trial(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
+        """A pass in which nothing is exchanged, so that it may fail on one process alone; `clear` comes after it."""
+
     def clear(self) -> None:
-        """Drop the gradients of a pass that was only a trial."""
+        """Drop all gradients."""
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of the whole state on the CPU, for rank 0; other ranks may return empty ones."""
@@ -115,6 +118,10 @@ class TorchEngine:
             # The exchange takes the mean over the processes; their sum is wanted.
             self.scaler.scale(loss * self.world.size).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def trial(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
+        """As :class:`Engine` says."""
+        return self.accumulate(tokens, targets, documents, last=False)
 
     def step(self, rate: float, loss: Tensor, stop: bool) -> Outcome:
         """As :class:`Engine` says."""

@@ -121,10 +121,10 @@ def even_split(number: int, limit: int) -> int:
 def cpu_bytes(shape: Shape) -> tuple[int, int]:
     """Estimated bytes of training on a CPU: those of the model, and those of each sequence in a pass.
 
-    The model: weights, gradients and two moments of 4 bytes, and a checkpoint's copies of all but the gradients while it
-    is written. A sequence: what each block keeps for the backward pass
-    (input, norm, query-key-value twice over, attention, its projection: about 10 widths; the MLP: twice its hidden
-    layer), and the attention probabilities, twice, where they are kept.
+    The model: weights, gradients and two moments of 4 bytes, and a checkpoint's copies of all but the gradients while
+    it is written. A sequence: what each block keeps for the backward pass (input, norm, query-key-value twice over,
+    attention, its projection: about 10 widths; the MLP: twice its hidden layer), and the attention probabilities,
+    twice, where they are kept.
     """
     place = shape.layers * (10 * shape.width + 2 * shape.feed_forward) + 6 * shape.width
     square = 2 * shape.layers * shape.heads * shape.context**2 if shape.context <= LONGEST_EXPLICIT else 0

@@ -11,21 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 
 from primer.errors import PrimerError
 from primer.progress import Bar, bar, say
 from primer.recipe import Recipe
-from train.batches import Batches, Pass
-from train.checkpoint import CheckpointStore
+from train.batches import Batches, Pass, Sequences
+from train.checkpoint import Checkpoint, CheckpointStore
 from train.cpu import prepare_cpu
 from train.engine import Engine, Outcome, make_engine
 from train.guard import Guard, Incidents, Verdict, batch_of
 from train.hardware import Hardware, even_split, first_micro_batch
 from train.heartbeat import Heartbeat
-from train.mixture import Mixture
 from train.model import Phi
 from train.optimizer import learning_rate
 from train.shape import flops_per_token
@@ -71,7 +69,7 @@ class Trainer:
         recipe: Recipe,
         title: str,
         model: Phi,
-        mixture: Mixture,
+        mixture: Sequences,
         hardware: Hardware,
         folder: Path,
         world: World | None = None,
@@ -128,7 +126,7 @@ class Trainer:
             PrimerError: If the loss stays non-finite or goes astray again and again, or a disk is full.
             KeyboardInterrupt: If a signal asked to stop; a checkpoint has been saved.
         """
-        if not self.store.steps():
+        if self.world.told(not self.store.steps() if self.world.first else None):
             self._save()  # so that there is always something to go back to
         if self.watch:
             self.watch.open(self.step)
@@ -162,10 +160,14 @@ class Trainer:
                 if self.watch and self.watch.due(self.step):
                     self._beat("validating")
                     self.watch.look(self.step, self.model)
-                if self.world.told(self.guard.calm and now - saved >= self.train.checkpoint_seconds):
+                if self.world.told(self.guard.calm and self._checkpoint_due(now - saved)):
                     self._save()
                     saved = time.monotonic()
             clock = time.monotonic()  # none of this counts as training
+
+    def _checkpoint_due(self, seconds: float) -> bool:
+        every = self.train.keep_every
+        return seconds >= self.train.checkpoint_seconds or (every is not None and self.step % every == 0)
 
     def _take_step(self, batch: int, rate: float) -> Outcome:
         total = torch.zeros((), device=self.device)
@@ -192,13 +194,15 @@ class Trainer:
         progress.update(self.step, f"loss {outcome.loss:.3f}, lr {rate:.2g}, {speed:,.0f} tokens/s{used}")
 
     def _roll_back(self) -> None:
-        """Go back to the newest checkpoint and leave out the data that led astray."""
+        """Go back to the newest checkpoint that is beyond suspicion, and leave out the data that led astray."""
+        self._beat("preparing")
         self.store.wait()
-        to = self.world.told(self.store.steps()[-1] if self.world.first else None)
+        found = self.store.load(self.guard.last_good) if self.world.first else None
+        to = self.world.told(found.step if found else None)
         offending = self.guard.offending()
         left_out = range(max(offending.start, batch_of(to, self.left_out)), offending.stop)
         if self.world.first:
-            self.incidents.record(self.guard, self.step, to, left_out)
+            say(f"[yellow]  {self.title}: {self.incidents.record(self.guard, self.step, to, left_out).sentence}[/]")
         self.left_out = [*self.left_out, left_out]
         self._resume(to)
         if self.watch:
@@ -208,14 +212,28 @@ class Trainer:
         self._beat("saving")
         if self.watch:
             self.watch.flush()  # the rows before it belong to the checkpoint
+        self.store.wait()  # before another copy of everything is made
         tensors, engine = self.engine.snapshot()
         if self.world.first:
-            state = {"seconds": self.seconds, "skipped": self.skipped, "micro_batch": self.micro_batch, "engine": engine}
+            state = {
+                "seconds": self.seconds,
+                "skipped": self.skipped,
+                "micro_batch": self.micro_batch,
+                "incidents": len(self.left_out),
+                "engine": engine,
+            }
             self.store.save(self.step, tensors, state)
+
+    def _newest(self, no_later_than: int | None) -> Checkpoint | None:
+        """The newest good checkpoint of the course that is followed, not of one given up by a later rollback."""
+        found = self.store.load(no_later_than)
+        later = self.incidents.all[found.state["incidents"] :] if found else []
+        bound = min((incident.returned_to for incident in later), default=None)
+        return self.store.load(bound) if found and bound is not None and found.step > bound else found
 
     def _resume(self, no_later_than: int | None) -> None:
         """Go on from the newest good checkpoint, the same on every process; from the start where there is none."""
-        found = self.store.load(no_later_than) if self.world.first else None
+        found = self._newest(no_later_than) if self.world.first else None
         step = self.world.told(found.step if found else None)
         if step is None:
             return
@@ -253,7 +271,7 @@ class Trainer:
         try:
             if not self.step:  # afterwards they are there
                 moments.extend(torch.empty_like(p) for p in self.model.parameters() for _ in range(2))
-            self._compute(self.batches.trial(sequences))
+            self._try(self.batches.trial(sequences))
         except torch.cuda.OutOfMemoryError:
             fits = False
         # After the handler, not in it: there the error still holds on to the pass's tensors.
@@ -266,12 +284,14 @@ class Trainer:
     def _trial_speed(self) -> float:
         trial = self.batches.trial(self.micro_batch)
         started = time.monotonic()
-        self._compute(trial).item()
+        self._try(trial).item()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
         self.engine.clear()
         return trial.tokens.numel() * self.world.size / (time.monotonic() - started)
 
-    def _compute(self, each: Pass) -> torch.Tensor:
-        return self.engine.accumulate(each.tokens, each.targets, each.documents, last=False)
+    def _try(self, each: Pass) -> torch.Tensor:
+        return self.engine.trial(each.tokens, each.targets, each.documents)
 
     def _beat(self, phase: str) -> None:
         if self.heartbeat:

@@ -9,6 +9,7 @@ from torch import nn
 
 from primer.recipe_train import Train
 
+
 def make_optimizer(model: nn.Module, train: Train) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices (the embedding included) and none on biases and norms."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]

@@ -1,38 +1,65 @@
-"""The stages of training: `tokens`, then `models/<variant>` for each variant of the recipe."""
+"""The stages of training: `tokenizer` and `tokens`, then `models/<variant>` for each variant of the recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from primer.fingerprint import stage_settings
 from primer.progress import console, say
 from primer.recipe import Recipe, Variant
-from primer.run import Built, RunFolder, Stage
+from primer.run import Built, Manifest, RunFolder, Stage
 from train.portions import Portion, mixed_portions, repetition_warnings
 
+if TYPE_CHECKING:
+    from train.world import World
 
-def train_variants(recipe: Recipe, run: RunFolder) -> None:
+
+def complete_tokenizer(recipe: Recipe, run: RunFolder) -> None:
+    """The stage `tokenizer`: the vocabulary of a recipe."""
+    run.complete(
+        Stage(
+            name="tokenizer",
+            settings=stage_settings(recipe, "tokenizer"),
+            reads=tuple(f"corpus/{source}" for source in recipe.used_sources()),
+            build=partial(_tokenizer, recipe, run),
+        )
+    )
+
+
+def complete_tokens(recipe: Recipe, run: RunFolder) -> Manifest:
+    """The stage `tokens`: every corpus as token shards."""
+    complete_tokenizer(recipe, run)
+    return run.complete(
+        Stage(
+            name="tokens",
+            settings=stage_settings(recipe, "tokens"),
+            reads=("tokenizer", *(f"corpus/{source}" for source in recipe.used_sources())),
+            build=partial(_tokens, recipe, run),
+        )
+    )
+
+
+def train_variants(recipe: Recipe, run: RunFolder, world: World | None = None) -> None:
     """Tokenise the corpora and train every variant; what is complete is skipped, what is half done continues.
 
     All variants start from the same weights (one seed) and see the same number of tokens, and the n-th sequence of a
     source is the same for all: their differences come of the mixture of the data alone.
 
+    Args:
+        recipe: The experiment.
+        run: Its folder.
+        world: The processes that train together, if there are more than this one; the others `follow`.
+
     Raises:
         PrimerError: If a corpus is missing or shorter than one sequence, or the machine cannot train this model.
         KeyboardInterrupt: If a signal asked to stop; a checkpoint has been saved.
     """
-    tokens = run.complete(
-        Stage(
-            name="tokens",
-            settings=stage_settings(recipe, "tokens"),
-            reads=tuple(f"corpus/{source}" for source in recipe.used_sources()),
-            build=partial(_tokens, recipe, run),
-        )
-    )
+    tokens = complete_tokens(recipe, run)
     available = {source: tokens.facts["sources"][source]["train_tokens"] for source in recipe.used_sources()}
 
     @cache  # said once, of all variants, before the first one that is trained
@@ -45,7 +72,7 @@ def train_variants(recipe: Recipe, run: RunFolder) -> None:
                 name=f"models/{variant.name}",
                 settings={**stage_settings(recipe, "train"), "variant": variant.model_dump(mode="json")},
                 reads=("tokens",),
-                build=partial(_model, recipe, variant, run, introduce),
+                build=partial(_model, recipe, variant, run, world, introduce),
             )
         )
 
@@ -70,14 +97,28 @@ def print_mixtures(recipe: Recipe, mixed: Mapping[str, Sequence[Portion]]) -> No
 
 
 # PyTorch and tokenizers are imported only where there is something to build.
+def _tokenizer(recipe: Recipe, run: RunFolder, folder: Path) -> Built:
+    from train.build_tokens import build_tokenizer
+
+    return build_tokenizer(recipe, run, folder)
+
+
 def _tokens(recipe: Recipe, run: RunFolder, folder: Path) -> Built:
-    from train.build import build_tokens
+    from train.build_tokens import build_tokens
 
     return build_tokens(recipe, run, folder)
 
 
-def _model(recipe: Recipe, variant: Variant, run: RunFolder, introduce: Callable[[], None], folder: Path) -> Built:
+def _model(
+    recipe: Recipe,
+    variant: Variant,
+    run: RunFolder,
+    world: World | None,
+    introduce: Callable[[], None],
+    folder: Path,
+) -> Built:
     from train.build import build_model
+    from train.world import World
 
     introduce()
-    return build_model(recipe, variant, run, folder)
+    return build_model(recipe, variant, run, world or World(), folder)

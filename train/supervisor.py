@@ -7,6 +7,7 @@ a collective that never returns. Errors that the command has explained itself ar
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -180,18 +181,23 @@ class _Silence:
     def __init__(self, ranks: Sequence[_Rank], hang_seconds: float | None) -> None:
         self._hang_seconds = hang_seconds
         self._pulses = {rank.number: _Pulse() for rank in ranks}
+        self._patience, self._since = math.inf, time.monotonic()
 
     def longest(self, beats: Mapping[int, Beat], living: Sequence[int]) -> tuple[int, float] | None:
         """The process that has been silent longest, and for how many seconds, if that is too long for any of them.
 
-        All have the patience of the most patient: while one saves, the others wait for it and are silent too.
+        All have the patience of the one with most to do: while it saves, the others wait for it and are silent too.
+        Afterwards they are given time to go on.
         """
         now = time.monotonic()
         for number in living:
             if number in beats:
                 self._pulses[number].see(beats[number], now)
         patience = max(self._pulses[number].limit(self._hang_seconds) for number in living)
-        if all(now - self._pulses[number].seen <= patience for number in living):
+        if patience < self._patience:
+            self._since = now
+        self._patience = patience
+        if all(now - max(self._since, self._pulses[number].seen) <= patience for number in living):
             return None
         number = min(living, key=lambda number: beats[number].time if number in beats else 0.0)
         return number, now - self._pulses[number].seen
