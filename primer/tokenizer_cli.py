@@ -58,7 +58,7 @@ def show(
 
     found = _find_tokenizer(tokenizer)
     (ids,) = encode_documents(found, [" ".join(text) if text else _standard_input()])
-    pieces = [(token, token_bytes(found, token)) for token in ids]
+    pieces = list(zip(ids, token_bytes(found, ids), strict=True))
     if printer.is_terminal:
         _print_coloured(pieces)
     else:

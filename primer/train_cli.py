@@ -13,7 +13,7 @@ from primer.cli_options import Overrides, RecipePath, RunPath, take_steps
 from primer.synth_cli import make_corpora
 
 if TYPE_CHECKING:
-    from primer.recipe import Recipe
+    from primer.recipe import Recipe, SourceName
     from primer.run import RunFolder
 
 
@@ -77,7 +77,7 @@ def _dry_run(path: Path, settings: list[str], run: Path | None, processes: int) 
     dry_run(recipe, available, processes)
 
 
-def _estimated_tokens(recipe: Recipe, run: RunFolder) -> dict[str, int]:
+def _estimated_tokens(recipe: Recipe, run: RunFolder) -> dict[SourceName, int]:
     from synth.estimate import estimate_work, source_tokens
     from synth.estimate_corpora import estimate_further
     from synth.estimate_measured import measured

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,13 +20,19 @@ from primer.recipe import Recipe
 from primer.recipe_file import dump_recipe
 from primer.run import RunFolder
 from train import loop
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoint import CheckpointStore
+from train.engine import Outcome, TorchEngine
 from train.hardware import Hardware, choose_hardware, cpu_bytes, even_split, first_micro_batch
 from train.mixture import Mixture
-from train.model import Phi, Shape
+from train.model import Phi
 from train.optimizer import learning_rate, make_optimizer
+from train.shape import Shape
+from train.shards import Shard
 from train.stages import train_variants
-from train.training_log import TrainingLog, final_loss, read_log
+from train.tokenizer import load_tokenizer, tokenizer_hash
+from train.training_log import read_log
+from train.validation import Validation
+from train.watch import Watch
 
 # Every step leaves a checkpoint; a run is slow enough to be killed in the middle.
 _PROGRAM = """
@@ -36,11 +41,13 @@ from pathlib import Path
 from primer.recipe_file import load_recipe
 from primer.run import RunFolder
 from train import loop
+from train.shape import Shape
+from train.shards import Shard
 from train.stages import train_variants
 step = loop.Trainer._take_step
-def slow(self, rate):
+def slow(self, batch, rate):
     time.sleep(0.02)
-    return step(self, rate)
+    return step(self, batch, rate)
 loop.Trainer._take_step = slow
 recipe = load_recipe(Path(sys.argv[1]))
 with RunFolder.opened(Path(sys.argv[2]), recipe) as run:
@@ -71,7 +78,7 @@ def _start(path: Path, asked: Recipe) -> subprocess.Popen[str]:
 def _wait_for_step(path: Path, step: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        found = [int(p.name.split("-")[1]) for p in path.glob("partial/*/checkpoint-*.pt")]
+        found = [int(p.name.split("-")[1]) for p in path.glob("partial/*/checkpoints/step-*") if not p.suffix]
         if found and max(found) >= step:
             return
         time.sleep(0.005)
@@ -93,7 +100,10 @@ def test_a_model_is_trained_and_described(uninterrupted: Path):
     assert rows[0]["loss"] == pytest.approx(math.log(300), abs=0.1)
     assert facts["final_loss"] < rows[0]["loss"] - 0.5
     assert facts["final_loss"] == pytest.approx(sum(row["loss"] for row in rows[-2:]) / 2, abs=1e-4)
-    assert set(rows[0]) == {"step", "tokens", "loss", "learning_rate", "gradient_norm", "tokens_per_second"}
+    assert set(rows[0]) == {
+        *("step", "tokens", "loss", "learning_rate", "gradient_norm", "tokens_per_second", "batch", "taken")
+    }
+    assert [row["batch"] for row in rows] == list(range(20))
     assert sum(facts["tokens_by_source"].values()) == facts["tokens"]
     assert facts["tokens_by_source"]["synthetic"] == facts["tokens"] / 2
     assert set(facts["epochs"]) == {"synthetic", "web", "code"}
@@ -122,9 +132,8 @@ def test_killed_and_run_again_gives_the_same_weights_to_the_bit(uninterrupted: P
     process.kill()
     process.wait()
     assert not (path / "models").exists()
-    saved = load_checkpoint(next(path.glob("partial/models-*")))
-    assert saved is not None
-    assert 2 <= saved["step"] < 20
+    (folder,) = path.glob("partial/models-*")
+    assert 2 <= CheckpointStore(folder, 2, None).steps()[-1] < 20
     model = _train(path, asked)
     assert (model / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
     logged, expected = read_log(model), read_log(uninterrupted)
@@ -140,11 +149,11 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(uninterrupted: Path, tm
         fill_corpora(run)
         take_step, taken = loop.Trainer._take_step, []
 
-        def interrupted(trainer: loop.Trainer, rate: float) -> tuple[float, float]:
+        def interrupted(trainer: loop.Trainer, batch: int, rate: float) -> Outcome:
             taken.append(rate)
             if len(taken) == 7:
                 os.kill(os.getpid(), number)
-            return take_step(trainer, rate)
+            return take_step(trainer, batch, rate)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop.Trainer, "_take_step", interrupted)
@@ -160,7 +169,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(uninterrupted: Path, tm
 def test_a_model_whose_stage_was_killed_after_training_is_not_trained_again(uninterrupted: Path, tmp_path: Path):
     with RunFolder.opened(tmp_path / "run", recipe()) as run, pytest.MonkeyPatch.context() as patch:
         fill_corpora(run)
-        patch.setattr("train.build.remove_checkpoints", lambda folder: 1 / 0)  # the last thing a build does
+        patch.setattr(CheckpointStore, "remove", lambda store: 1 / 0)  # the last thing a build does
         with pytest.raises(ZeroDivisionError):
             train_variants(recipe(), run)
         patch.undo()
@@ -228,45 +237,21 @@ def test_missing_corpora_name_the_command_that_makes_them(tmp_path: Path):
     assert "primer synth" in caught.value.remedy
 
 
-def test_damaged_checkpoint_is_an_error_with_a_remedy(tmp_path: Path):
-    state = {"step": 5, "model": {"w": torch.arange(1000.0)}, "micro_batch": 2}
-    save_checkpoint(tmp_path, 3, {"step": 3})
-    path = save_checkpoint(tmp_path, 5, state)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # only the newest is kept, nothing else is left
-    loaded = load_checkpoint(tmp_path)
-    assert loaded is not None
-    assert torch.equal(loaded["model"]["w"], state["model"]["w"])
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    for damaged in (bytes(data), bytes(data[:300]), b""):
-        path.write_bytes(damaged)
-        with pytest.raises(PrimerError, match="is damaged") as caught:
-            load_checkpoint(tmp_path)
-        assert str(path) in caught.value.remedy
-
-
-def test_a_checkpoint_cannot_run_code(tmp_path: Path):
-    class Harmful:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (os.mkdir, (str(tmp_path / "made"),))
-
-    save_checkpoint(tmp_path, 1, {"step": Harmful()})
-    with pytest.raises(PrimerError, match="cannot be read"):
-        load_checkpoint(tmp_path)
-    assert not (tmp_path / "made").exists()
-
-
 def _trainer(tmp_path: Path, asked: Recipe, uninterrupted: Path, precision: str = "fp32") -> loop.Trainer:
-    from train.shards import Shard
-    from train.tokenizer import load_tokenizer, tokenizer_hash
-
     tokens = uninterrupted.parents[1] / "tokens"
-    shards = {"web": Shard(tokens, "web", tokenizer_hash(load_tokenizer(tokens)))}
+    tokenizer = load_tokenizer(tokens)
+    shards = {"web": Shard(tokens, "web", tokenizer_hash(tokenizer))}
     model = Phi(Shape.of(asked.model, 300))
     model.initialize(0)
     mixture = Mixture(shards, {"web": 1000}, asked.model.context, 0)
     hardware = Hardware(torch.device("cpu"), precision, "CPU", None)
-    return loop.Trainer(asked, "models/test", model, mixture, hardware, tmp_path)
+    watch = Watch(asked, "models/test", tmp_path, tokenizer, Validation({}, 32, 1), hardware)
+    return loop.Trainer(asked, "models/test", model, mixture, hardware, tmp_path, watch=watch)
+
+
+def _trained(trainer: loop.Trainer) -> loop.Trained:
+    trainer.prepare()
+    return trainer.run()
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -279,15 +264,16 @@ def test_sixteen_bit_training_follows_full_precision_and_resumes(uninterrupted: 
         trainer = _trainer(folder, recipe(), uninterrupted, precision)
         if stop is not None:
             take_step = trainer._take_step
-            trainer._take_step = lambda rate: take_step(rate) if trainer.step < stop else 1 / 0  # type: ignore[assignment]
+            trainer._take_step = lambda *places: take_step(*places) if trainer.step < stop else 1 / 0  # type: ignore[assignment]
             trainer.train = trainer.train.model_copy(update={"checkpoint_seconds": 1e-6})
             with pytest.raises(ZeroDivisionError):
-                trainer.run()
+                _trained(trainer)
+            trainer.store.wait()
         else:
-            trainer.run()
-            assert all(p.dtype == torch.float32 for p in trainer.parameters)
-            if precision == "fp16":
-                assert trainer.scaler.get_scale() == 65_536.0
+            _trained(trainer)
+            assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+            _, state = trainer.engine.snapshot()
+            assert state["scaler"] == ({"scale": 65_536.0, "growth_tracker": 20} if precision == "fp16" else None)
         return [row["loss"] for row in read_log(folder)]
 
     expected, found = losses("full", "fp32"), losses("half", precision)
@@ -295,36 +281,6 @@ def test_sixteen_bit_training_follows_full_precision_and_resumes(uninterrupted: 
     assert found != expected
     losses("stopped", precision, stop=9)
     assert losses("stopped", precision) == found
-
-
-def test_a_step_that_is_not_finite_is_skipped_and_counted(
-    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    trainer = _trainer(tmp_path, recipe(), uninterrupted)
-    honest, weights = Phi.loss, []
-
-    def loss(model: Phi, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        weights.append(model.head.weight.detach().clone())
-        return honest(model, tokens, targets) * (math.nan if trainer.step in (3, 4) else 1)
-
-    monkeypatch.setattr(Phi, "loss", loss)
-    _, skipped = trainer.run()
-    assert skipped == 2
-    rows = read_log(tmp_path)
-    assert [row["step"] for row in rows if row["loss"] is None] == [4, 5]
-    assert all(torch.isfinite(p).all() for p in trainer.parameters)
-    # One dry pass, then two passes a step: nothing moves in steps 3 and 4, all else does.
-    assert torch.equal(weights[1 + 2 * 3], weights[1 + 2 * 5])
-    assert not torch.equal(weights[1 + 2 * 5], weights[1 + 2 * 6])
-
-
-def test_ten_such_steps_in_a_row_end_the_training(uninterrupted: Path, tmp_path: Path):
-    trainer = _trainer(tmp_path, recipe(), uninterrupted)
-    trainer.model.final_norm.weight.data.fill_(math.inf)
-    with pytest.raises(PrimerError, match=r"not finite in 10 steps in a row, up to step 10") as caught:
-        trainer.run()
-    assert "learning_rate" in caught.value.remedy
-    assert len(read_log(tmp_path)) == 9 or len(read_log(tmp_path)) == 10
 
 
 def test_clipping_limits_the_step_by_the_norm(uninterrupted: Path, tmp_path: Path):
@@ -335,27 +291,18 @@ def test_clipping_limits_the_step_by_the_norm(uninterrupted: Path, tmp_path: Pat
         folder = tmp_path / str(number)
         folder.mkdir()
         trainer = _trainer(folder, each, uninterrupted)
-        before = [p.detach().clone() for p in trainer.parameters]
-        trainer.run()
+        before = [p.detach().clone() for p in trainer.model.parameters()]
+        _trained(trainer)
         moved.append(
-            sum(float((p.detach() - b).norm()) for p, b in zip(trainer.parameters, before, strict=True) if p.dim() == 1)
+            sum(
+                float((p.detach() - b).norm())
+                for p, b in zip(trainer.model.parameters(), before, strict=True)
+                if p.dim() == 1
+            )
         )
         norms = [row["gradient_norm"] for row in read_log(folder)]
         assert min(norms) > 1e-2  # the norm before clipping is what is logged
     assert moved[0] < moved[1] / 5
-
-
-def test_log_is_cut_back_to_the_checkpoint_and_a_torn_line_is_dropped(tmp_path: Path):
-    log = TrainingLog(tmp_path, 0)
-    for step in range(1, 8):
-        log.append({"step": step, "loss": None if step == 7 else float(step)})
-    log.close()
-    with (tmp_path / "training.jsonl").open("a") as file:
-        file.write('{"step": 8, "lo')
-    TrainingLog(tmp_path, 5).close()
-    assert [row["step"] for row in read_log(tmp_path)] == [1, 2, 3, 4, 5]
-    assert final_loss(tmp_path) == 5.0
-    assert final_loss(tmp_path / "nowhere") is None
 
 
 def test_learning_rate_over_the_steps():
@@ -410,7 +357,7 @@ def test_a_gpu_gets_as_many_sequences_a_pass_as_fit(
     trainer.device = torch.device("cuda")  # only to be looked at: the pass itself is replaced
     trainer.hardware = Hardware(trainer.device, "fp16", "a GPU", None)
     monkeypatch.setattr(trainer, "_try_pass", lambda sequences: sequences <= room)
-    trainer._dry_run()
+    trainer._find_micro_batch()
     assert trainer.micro_batch == found
 
 
@@ -423,20 +370,21 @@ def test_a_gpu_too_small_is_an_error(
     trainer.hardware = Hardware(trainer.device, "fp16", "a GPU", None)
     monkeypatch.setattr(trainer, "_try_pass", lambda sequences: False)
     with pytest.raises(PrimerError, match="do not fit into the memory of a GPU") as caught:
-        trainer._dry_run()
+        trainer._find_micro_batch()
     assert remedy in caught.value.remedy
 
 
 def test_a_pass_that_does_not_fit_leaves_no_trace(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trainer = _trainer(tmp_path, recipe(), uninterrupted)
+    first = next(trainer.model.parameters())
 
-    def full(batch: torch.Tensor) -> torch.Tensor:
-        trainer.parameters[0].grad = torch.ones_like(trainer.parameters[0])
+    def full(engine: TorchEngine, *tensors: torch.Tensor) -> torch.Tensor:
+        first.grad = torch.ones_like(first)
         raise torch.cuda.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(trainer, "_backward", full)
+    monkeypatch.setattr(TorchEngine, "trial", full)
     assert not trainer._try_pass(4)
     monkeypatch.undo()
     assert trainer._try_pass(4)
-    assert all(p.grad is None for p in trainer.parameters)
-    assert not trainer.optimizer.state
+    assert all(p.grad is None for p in trainer.model.parameters())
+    assert trainer.engine.snapshot()[1]["optimizer_steps"] == 0

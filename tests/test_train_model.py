@@ -1,51 +1,20 @@
 from __future__ import annotations
 
-import json
-import logging
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
+from decoder_samples import TINY, WIDE, hugging_face, make_model, make_tokens
 from torch.nn import functional as F
 
-from primer.errors import PrimerError
 from primer.recipe import Recipe
 from primer.recipe_train import CODEGEN_VOCABULARY_SIZE
-from train.attention import causal_attention, explicit_attention
+from train.attention import attend, attention_mask
 from train.cpu import prefer_onednn
-from train.export import configuration, export_model, from_hugging_face, load_weights, to_hugging_face
-from train.head_loss import head_loss
+from train.head_loss import chunk_places, head_loss, loss_and_gradient
 from train.model import Phi
+from train.names import from_hugging_face, to_hugging_face
 from train.shape import Shape, flops_per_token, parameter_count
-from train.tokenizer import codegen_tokenizer
 
-TINY = Shape(layers=3, heads=4, head_dimension=16, rotary_dimension=8, feed_forward=96, context=48, vocabulary=211)
-# phi-1.5's full width and vocabulary, two of its 24 layers.
-WIDE = Shape(layers=2, heads=32, head_dimension=64, rotary_dimension=32, feed_forward=8192, context=64, vocabulary=4096)
 PHI_1_5 = Shape.of(Recipe(name="paper").model, CODEGEN_VOCABULARY_SIZE)
-
-
-def _model(shape: Shape, seed: int = 0) -> Phi:
-    """A model whose biases and norms are not at their initial zeros and ones, lest an exchange of them go unseen."""
-    model = Phi(shape)
-    model.initialize(seed)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
-    return model.eval()
-
-
-def _hugging_face(shape: Shape, **changes: Any) -> Any:
-    from transformers import PhiConfig, PhiForCausalLM
-
-    return PhiForCausalLM(PhiConfig(**{**configuration(shape, 0), **changes})).eval()
-
-
-def _tokens(shape: Shape, batch: int = 2, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, shape.vocabulary, (batch, shape.context), generator=generator)
 
 
 def test_default_recipe_is_phi_1_5_to_the_parameter():
@@ -69,7 +38,7 @@ def test_operations_agree_with_torch_s_own_count():
     from torch.utils.flop_counter import FlopCounterMode
 
     shape = Shape(2, 4, 16, 8, 256, 64, 500)
-    model, tokens = _model(shape), _tokens(shape, 4)
+    model, tokens = make_model(shape), make_tokens(shape, 4)
     with FlopCounterMode(display=False) as counter:
         model.logits(tokens).square().sum().backward()
     assert counter.get_total_flops() == flops_per_token(shape, causal=False) * tokens.numel()
@@ -77,102 +46,76 @@ def test_operations_agree_with_torch_s_own_count():
 
 @pytest.mark.parametrize("shape", [TINY, WIDE])
 def test_logits_equal_hugging_face_both_ways(shape: Shape):
-    tokens = _tokens(shape)
-    ours, theirs = _model(shape), _hugging_face(shape)
+    tokens = make_tokens(shape)
+    ours, theirs = make_model(shape), hugging_face(shape)
     with torch.no_grad():
-        theirs.load_state_dict(to_hugging_face(ours.state_dict()), strict=True)
+        theirs.load_state_dict(to_hugging_face(ours.state_dict(), shape), strict=True)
         torch.testing.assert_close(ours.logits(tokens), theirs(tokens).logits, atol=1e-4, rtol=0)
-        other = _hugging_face(shape)
-        ours.load_state_dict(from_hugging_face(other.state_dict()), strict=True)
+        other = hugging_face(shape)
+        ours.load_state_dict(from_hugging_face(other.state_dict(), shape), strict=True)
         torch.testing.assert_close(ours.logits(tokens), other(tokens).logits, atol=1e-4, rtol=0)
 
 
 def test_gradients_equal_hugging_face():
-    ours, theirs, tokens = _model(TINY), _hugging_face(TINY).train(), _tokens(TINY)
-    theirs.load_state_dict(to_hugging_face(ours.state_dict()))
+    ours, theirs, tokens = make_model(TINY), hugging_face(TINY).train(), make_tokens(TINY)
+    theirs.load_state_dict(to_hugging_face(ours.state_dict(), TINY))
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     (ours.loss(inputs, targets) / targets.numel()).backward()
     theirs(input_ids=tokens, labels=tokens).loss.backward()
     reference = {name: p.grad for name, p in theirs.named_parameters()}
-    for name, gradient in to_hugging_face(
-        {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}
-    ).items():
+    gradients = to_hugging_face({n: p.grad for n, p in ours.named_parameters() if p.grad is not None}, TINY)
+    assert gradients.keys() == reference.keys()
+    for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, reference[name], atol=1e-6, rtol=1e-4)
 
 
-def test_exported_directory_loads_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = codegen_tokenizer()
-    shape = Shape(2, 2, 24, 10, 64, 32, CODEGEN_VOCABULARY_SIZE)  # 10 / 24 is no exact fraction
-    model, tokens = _model(shape), _tokens(shape)
-    export_model(model, tokenizer, tmp_path)
-    logging.getLogger("transformers").propagate = True
-    with caplog.at_level(logging.INFO):
-        loaded, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert not any(report.values()), report
-    assert type(loaded).__name__ == "PhiForCausalLM"
-    assert loaded.model.layers[0].self_attn.rotary_ndims == 10
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(tokens).logits, model.logits(tokens), atol=1e-4, rtol=0)
-    words = AutoTokenizer.from_pretrained(tmp_path)
-    assert loaded.config.eos_token_id == loaded.generation_config.eos_token_id == words.eos_token_id == 50_256
-    assert loaded.generate(torch.tensor([[1, 2]]), max_new_tokens=3, do_sample=False).shape[0] == 1
-    again = Phi(shape)
-    load_weights(again, tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
-
-
-def test_damaged_or_foreign_weights_are_an_error(tmp_path: Path):
-    model = _model(TINY)
-    with pytest.raises(PrimerError, match=r"model\.safetensors"):
-        load_weights(model, tmp_path)
-    export_model(model, codegen_tokenizer(), tmp_path)
-    with pytest.raises(PrimerError, match="does not hold the weights of this model"):
-        load_weights(_model(WIDE), tmp_path)
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(PrimerError, match="does not hold the weights of this model"):
-        load_weights(model, tmp_path)
-
-
-def test_transformers_saves_what_we_load(tmp_path: Path):
-    theirs, ours, tokens = _hugging_face(TINY), _model(TINY), _tokens(TINY)
-    theirs.save_pretrained(tmp_path)
-    load_weights(ours, tmp_path)
-    with torch.no_grad():
-        torch.testing.assert_close(ours.logits(tokens), theirs(tokens).logits, atol=1e-4, rtol=0)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    written = configuration(TINY, 0)
-    assert {key: saved[key] for key in written} == written
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_chunked_loss_and_its_gradients_equal_the_plain_ones(dtype: torch.dtype):
+@pytest.mark.parametrize("biased", [True, False])
+def test_chunked_loss_and_its_gradients_equal_the_plain_ones(dtype: torch.dtype, biased: bool):
     generator = torch.Generator().manual_seed(0)
     places, width, vocabulary = 700, 24, 4000  # several chunks, the last one short
     hidden = torch.randn(places, width, generator=generator, requires_grad=True)
     weight = (torch.randn(vocabulary, width, generator=generator) * 0.2).requires_grad_()
-    bias = torch.randn(vocabulary, generator=generator, requires_grad=True)
+    bias = torch.randn(vocabulary, generator=generator, requires_grad=True) if biased else None
     targets = torch.randint(0, vocabulary, (places,), generator=generator)
-    expected = F.cross_entropy(hidden @ weight.T + bias, targets, reduction="sum")
-    wanted = torch.autograd.grad(expected * 0.25, (hidden, weight, bias))
+    given = [x for x in (hidden, weight, bias) if x is not None]
+    expected = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="sum")
+    wanted = torch.autograd.grad(expected * 0.25, given)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         loss = head_loss(hidden, weight, bias, targets)
+        with torch.no_grad():
+            assert head_loss(hidden, weight, bias, targets) == loss
     loss.mul(0.25).backward()
     loose = dtype == torch.bfloat16
     torch.testing.assert_close(loss, expected, rtol=1e-2 if loose else 1e-5, atol=0)
-    for parameter, gradient in zip((hidden, weight, bias), wanted, strict=True):
+    for parameter, gradient in zip(given, wanted, strict=True):
         assert parameter.grad is not None
         assert parameter.grad.dtype == torch.float32
         error = (parameter.grad - gradient).norm() / gradient.norm()
         assert error < (2e-2 if loose else 1e-5)
 
 
+def test_loss_of_a_certain_or_hopeless_prediction_is_exact():
+    logits = torch.tensor([[300.0, 0.0, -300.0], [12.0, 0.0, 0.0]])
+    for row, target in [(0, 0), (0, 2), (1, 0), (1, 1)]:
+        one, word = logits[row : row + 1], torch.tensor([[target]])
+        loss, gradient, _ = loss_and_gradient(one, word)
+        exact = one.double().requires_grad_()
+        expected = F.cross_entropy(exact, word[0], reduction="sum")
+        expected.backward()
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=2e-7)
+        torch.testing.assert_close(gradient.double(), exact.grad, rtol=1e-6, atol=1e-7)
+
+
+def test_chunks_of_the_head_come_out_even():
+    assert chunk_places("cuda", CODEGEN_VOCABULARY_SIZE) == 4096
+    assert chunk_places("cpu", CODEGEN_VOCABULARY_SIZE) == 128
+    assert chunk_places("cpu", 4096) == 256
+    assert chunk_places("cuda", 2**30) == 128
+
+
 def test_no_place_sees_what_follows_it():
-    model, tokens = _model(TINY), _tokens(TINY, batch=1)
+    model, tokens = make_model(TINY), make_tokens(TINY, batch=1)
     changed = tokens.clone()
     changed[:, 20:] = (changed[:, 20:] + 1) % TINY.vocabulary
     with torch.no_grad():
@@ -182,11 +125,13 @@ def test_no_place_sees_what_follows_it():
 
 
 @pytest.mark.parametrize("length", [1, 33, 600])
-def test_both_attentions_agree(length: int):
-    query, key, value = torch.randn(3, 2, 2, length, 16, generator=torch.Generator().manual_seed(0))
-    expected = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-    torch.testing.assert_close(explicit_attention(query, key, value), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(causal_attention(query, key, value), expected, atol=1e-5, rtol=1e-5)
+def test_attention_is_that_of_pytorch(length: int):
+    query, key, value = torch.randn(3, 3, 2, length, 16, generator=torch.Generator().manual_seed(0))  # heads first
+    mask = attention_mask(torch.zeros(2, length), None, None, head_dimension=16, dropout=0.0)
+    assert (mask is None) == (length == 600)  # explicit products up to 512 places
+    q, k, v = (x.transpose(0, 1) for x in (query, key, value))
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(0, 1)
+    torch.testing.assert_close(attend(query, key, value, mask), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_faster_products_stay_in_single_precision():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from train.supervisor import _Pulse, run_ranks
 
 pytestmark = pytest.mark.timeout(60)
 
-# Takes 14 steps, each with the other processes; a file says how many are done, as a checkpoint does. At step 8 one of
+# Takes 12 steps, each with the other processes; a file says how many are done, as a checkpoint does. At step 8 one of
 # the processes has `trouble`: once, or always.
 CHILD = """
 import os, signal, sys, time
@@ -50,13 +51,14 @@ def have_trouble():
     elif kind == "exit":
         sys.exit(int(number))
     elif kind == "sleep":
-        time.sleep(600)
+        while True:
+            time.sleep(600)
     elif kind == "saving":
         beats.beat(step, "saving")
-        time.sleep(1.6)
+        time.sleep(1.4)
 
 step = done(rank)
-while step < 14:
+while step < 12:
     beats.beat(step)
     time.sleep(0.02)
     if trouble != "none" and step == 8 and rank == troubled and (always or not (folder / "troubled").exists()):
@@ -64,11 +66,11 @@ while step < 14:
     step += 1
     (folder / f"done-{rank}").write_text(str(step))
     if stop:
-        (folder / f"done-{rank}").write_text("1000")
+        (folder / f"leaving-{rank}").touch()
         time.sleep(0.6 * (rank == 0))  # the first one saves
         (folder / f"stopped-{rank}").touch()
         sys.exit(130)
-    while any(done(other) < step for other in range(size)):
+    while any(done(other) < step and not (folder / f"leaving-{other}").exists() for other in range(size)):
         time.sleep(0.005)  # deaf and silent, as in a collective
 """
 
@@ -123,16 +125,15 @@ def test_a_crash_of_one_process_restarts_all_within_a_minute(number: signal.Sign
     assert (row["what"], row["rank"], row["code"], row["step"]) == ("ended", 1, -number, 8)
     assert 0.2 < row["seconds"] < 10  # the deaf one was given its moment
     assert [rank for rank, _, _ in starts(tmp_path)].count(0) == 2
-    assert [(tmp_path / f"done-{rank}").read_text() for rank in (0, 1)] == ["14", "14"]
+    assert [(tmp_path / f"done-{rank}").read_text() for rank in (0, 1)] == ["12", "12"]
     said = capsys.readouterr().err
     assert f"process 1 was ended by {number.name} after step 8" in said
     assert f"trouble: signal-{number:d}" in said  # the end of its log
 
 
-@pytest.mark.parametrize("trouble", [f"signal-{signal.SIGSTOP:d}", "sleep"])
-def test_a_process_that_hangs_is_killed_and_started_again_within_a_minute(trouble: str, tmp_path: Path):
+def test_a_process_that_hangs_is_killed_and_started_again_within_a_minute(tmp_path: Path):
     started = time.monotonic()
-    assert run(tmp_path, trouble, hang_seconds=1) == 0
+    assert run(tmp_path, f"signal-{signal.SIGSTOP:d}", hang_seconds=1) == 0
     assert time.monotonic() - started < 30
     (row,) = recorded(tmp_path)
     assert (row["what"], row["code"]) == ("silent", None)
@@ -148,19 +149,19 @@ def test_saving_is_no_hang_nor_is_waiting_for_it(tmp_path: Path):
     assert len(starts(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("code", [1, 2])
-def test_an_error_that_was_explained_is_passed_on(code: int, tmp_path: Path, capsys: Any):
-    assert run(tmp_path, f"exit-{code}") == code
+def test_an_error_that_was_explained_is_passed_on(tmp_path: Path, capsys: Any):
+    assert run(tmp_path, "exit-1") == 1
     assert recorded(tmp_path) == []
     assert len(starts(tmp_path)) == 2
-    assert f"trouble: exit-{code}" in capsys.readouterr().err
+    assert "trouble: exit-1" in capsys.readouterr().err
     assert not any(alive(pid) for _, pid, _ in starts(tmp_path))
 
 
-def test_an_unexpected_error_restarts_only_where_asked_to(tmp_path: Path):
+def test_other_errors_restart_only_where_asked_to(tmp_path: Path):
     assert run(tmp_path / "a", "exit-70", restart=False) == 70
-    assert run(tmp_path / "b", "signal-9", processes=1, restart=False) == 128 + 9
-    assert recorded(tmp_path / "a") == recorded(tmp_path / "b") == []
+    assert run(tmp_path / "b", "exit-2", processes=1) == 2
+    assert run(tmp_path / "d", "signal-9", processes=1, restart=False) == 128 + 9
+    assert recorded(tmp_path / "a") == recorded(tmp_path / "b") == recorded(tmp_path / "d") == []
     assert run(tmp_path / "c", "exit-70", processes=1) == 0
     assert [row["code"] for row in recorded(tmp_path / "c")] == [70]
 
@@ -258,7 +259,8 @@ def test_patience_follows_the_pace(tmp_path: Path):
         pulse.see(read_heartbeats(tmp_path)[0], at)
         return pulse.limit(None)
 
-    assert pulse.limit(None) == pulse.limit(5.0) == see(0, "preparing", 10) == see(0, "training", 20) == 1800
+    assert pulse.limit(None) == pulse.limit(5.0) == math.inf  # corpora may be made for days
+    assert see(0, "preparing", 10) == see(0, "training", 20) == pulse.limit(5.0) == 1800
     assert see(1, "training", 500) == 60  # compiling is past, and says nothing about the pace
     assert pulse.limit(5.0) == 5
     assert see(2, "training", 520) == 200

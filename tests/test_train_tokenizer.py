@@ -100,7 +100,7 @@ def _codegen_by_hand() -> Callable[[str], list[int]]:
 @functools.cache
 def _samples() -> list[str]:
     """Code, prose, white space of all kinds, and characters of all kinds beside it."""
-    code = [path.read_text("utf-8") for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[ab]*.py"))]
+    code = [path.read_text("utf-8") for path in sorted(Path(sysconfig.get_path("stdlib")).glob("b*.py"))]
     rng = random.Random(0)
     bits = [
         " ",
@@ -127,7 +127,7 @@ def _samples() -> list[str]:
     ]
     points = [chr(point) for point in [*range(0x80, 0x3100), *range(0x3100, 0x110000, 997)] if point // 0x800 != 27]
     beside = [f"a{c} b\n\n{c}c  {c}\n{c}\t\td{c}\n\n1{c}2 {c} {c}.{c}" for c in points[::9]]
-    prose = [text.text for text in itertools.islice(read_wikipedia(0), 60)]
+    prose = [text.text for text in itertools.islice(read_wikipedia(0), 40)]
     return [*code, *prose, *mixed, *map(random_unicode, range(20)), "".join(beside), *beside[::9], "", " ", "\n"]
 
 
@@ -137,14 +137,14 @@ def _ids(encoder: Encoder, text: str) -> list[int]:
 
 def test_codegen_equals_the_algorithm_written_out(codegen: Tokenizer):
     by_hand = _codegen_by_hand()
-    samples = _samples()[::4]
-    assert sum(map(len, samples)) > 100_000
+    samples = _samples()[::5]
+    assert sum(map(len, samples)) > 30_000
     for text, ids in zip(samples, encode_documents(codegen, samples), strict=True):
         assert list(ids) == by_hand(text)
 
 
 def test_cutting_into_words_changes_no_id(codegen: Tokenizer, trained: Tokenizer):
-    larger = trained_tokenizer({"web": lambda: iter(_samples()[:40])}, 3000)  # so that merges reach over a whole word
+    larger = trained_tokenizer({"web": lambda: iter(_samples()[:30])}, 2000)  # so that merges reach over a whole word
     for tokenizer in (codegen, trained, larger):
         encoder = Encoder(tokenizer)
         assert encoder.cuts
@@ -182,14 +182,14 @@ def test_documents_come_with_their_ends_and_lengths(codegen: Tokenizer):
 
 def test_every_byte_is_a_token_and_no_token_is_unknown(codegen: Tokenizer, trained: Tokenizer):
     for tokenizer in (codegen, trained):
-        pieces = [token_bytes(tokenizer, token) for token in range(tokenizer.get_vocab_size())]
+        pieces = token_bytes(tokenizer, range(tokenizer.get_vocab_size()))
         assert {bytes([byte]) for byte in range(256)} <= set(pieces)
         assert tokenizer.model.unk_token is None
         for text in _samples()[::10]:
             (ids,) = encode_documents(tokenizer, [text])
             assert b"".join(pieces[token] for token in ids) == text.encode()
     with pytest.raises(ValueError, match="no token 320"):
-        token_bytes(trained, 320)
+        token_bytes(trained, [320])
 
 
 @pytest.mark.parametrize("seed", range(8))

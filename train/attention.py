@@ -26,6 +26,8 @@ _SMALLEST_FLEX_HEAD = 16  # flex attention's kernels take no smaller heads (torc
 # None: a place sees all before it. A boolean tensor (batch or 1, 1, length, length) is true where a query sees a key.
 Mask: TypeAlias = Tensor | BlockMask | None
 
+_Flex: TypeAlias = Callable[..., Tensor]
+
 
 def attention_mask(
     tokens: Tensor, documents: Tensor | None, window: int | None, *, head_dimension: int, dropout: float
@@ -98,8 +100,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, dropout: float
     q, k, v = (x.transpose(0, 1) for x in (query, key, value))
     if isinstance(mask, BlockMask):
         # Within a compiled model the function itself is compiled with it.
-        flex = flex_attention if torch.compiler.is_compiling() else _compiled_flex_attention()
-        attended = cast(Tensor, flex(q, k, v, block_mask=mask, enable_gqa=group > 1))
+        flex = cast(_Flex, flex_attention) if torch.compiler.is_compiling() else _compiled_flex_attention()
+        attended = flex(q, k, v, block_mask=mask, enable_gqa=group > 1)
     else:
         attended = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=group > 1 and shared
@@ -125,5 +127,5 @@ def explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, 
 
 
 @cache
-def _compiled_flex_attention() -> Callable[..., Tensor]:
-    return cast("Callable[..., Tensor]", torch.compile(flex_attention, dynamic=False))
+def _compiled_flex_attention() -> _Flex:
+    return cast(_Flex, torch.compile(flex_attention, dynamic=False))

@@ -49,23 +49,24 @@ def compression(tokenizer: Tokenizer, texts: Iterable[str]) -> Compression:
 
 def longest_tokens(tokenizer: Tokenizer, count: int) -> list[str]:
     """The longest tokens that are text, without those that are punctuation or white space alone."""
-    return sorted(_texts(tokenizer, range(tokenizer.get_vocab_size())), key=lambda text: (-len(text), text))[:count]
+    return sorted(_texts(tokenizer), key=lambda text: (-len(text), text))[:count]
 
 
 def sample_tokens(tokenizer: Tokenizer, count: int) -> list[str]:
     """Tokens evenly spread over the vocabulary, in the order of their ids: first what was merged first."""
-    found = _texts(tokenizer, range(tokenizer.get_vocab_size()))
+    found = _texts(tokenizer)
     return [found[place * len(found) // count] for place in range(count)] if len(found) >= count else found
 
 
-def _texts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
-    texts = []
+def _texts(tokenizer: Tokenizer) -> list[str]:
     added = tokenizer.get_added_tokens_decoder()
-    for token in ids:
+    learnt = [token for token in range(tokenizer.get_vocab_size()) if token not in added]
+    texts = []
+    for piece in token_bytes(tokenizer, learnt):
         try:
-            text = token_bytes(tokenizer, token).decode()
+            text = piece.decode()
         except UnicodeDecodeError:  # a part of a character
             continue
-        if token not in added and any(map(str.isalnum, text)):
+        if any(map(str.isalnum, text)):
             texts.append(text)
     return texts

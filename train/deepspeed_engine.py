@@ -18,7 +18,7 @@ from torch import Tensor, distributed
 
 from primer.errors import require
 from primer.recipe_train import Train
-from train.engine import MOMENTS, Outcome, _copied, _Loss
+from train.engine import MOMENTS, LossModule, Outcome, copied
 from train.hardware import Hardware
 from train.model import Phi
 from train.optimizer import make_optimizer
@@ -51,7 +51,7 @@ class DeepSpeedEngine:
         self.parameters = dict(model.named_parameters())
         initial = [p.detach() for p in self.parameters.values()]  # DeepSpeed would keep them rounded to 16 bits
         self._deepspeed, *_ = deepspeed.initialize(
-            model=_Loss(model),
+            model=LossModule(model),
             optimizer=make_optimizer(model, train),
             config=configuration(train, hardware, sum(p.numel() for p in initial)),
         )
@@ -116,7 +116,7 @@ class DeepSpeedEngine:
             for kind, moment in {"model": None, **dict(zip(MOMENTS, MOMENTS, strict=True))}.items():
                 whole = p.get_full_hp_param(moment)  # type: ignore[attr-defined]
                 if self.world.first:
-                    tensors[f"{kind}.{name}"] = _copied(whole)
+                    tensors[f"{kind}.{name}"] = copied(whole)
         if not self.world.first:
             return {}, {}
         if whole.device.type == "cuda":

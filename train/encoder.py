@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from train.tokenizer import CODEGEN_WHITESPACE, END_OF_TEXT, end_of_text
 
@@ -139,12 +139,13 @@ def id_type(tokenizer: Tokenizer) -> np.dtype[Any]:
 
 def _pattern(tokenizer: Tokenizer) -> re.Pattern[str] | None:
     """How a tokenizer cuts words; None if it is neither of the two that Primer makes."""
-    described = json.loads(tokenizer.to_str())
-    added = [token["content"] for token in described["added_tokens"]]
-    steps = described["pre_tokenizer"]
-    if described["normalizer"] is None and described["model"]["type"] == "BPE":
-        if steps == _BYTE_LEVEL and added == [END_OF_TEXT, *CODEGEN_WHITESPACE]:
-            return _CODEGEN
-        if steps == {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTE_LEVEL]} and added == [END_OF_TEXT]:
-            return _TRAINED
+    model, steps = tokenizer.model, tokenizer.pre_tokenizer
+    if not isinstance(model, models.BPE) or model.dropout or tokenizer.normalizer is not None or steps is None:
+        return None
+    added = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
+    described = json.loads(steps.__getstate__())
+    if described == _BYTE_LEVEL and added == [END_OF_TEXT, *CODEGEN_WHITESPACE]:
+        return _CODEGEN
+    if described == {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTE_LEVEL]} and added == [END_OF_TEXT]:
+        return _TRAINED
     return None

@@ -81,6 +81,9 @@ class Engine(Protocol):
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Go back to a snapshot, whichever engine took it; every process has it whole."""
 
+    def finish(self) -> None:
+        """Leave the model with its float32 weights; the engine is of no more use."""
+
 
 class TorchEngine:
     """Plain PyTorch: one device, or `DistributedDataParallel` over several.
@@ -97,14 +100,13 @@ class TorchEngine:
         self.parameters = dict(model.named_parameters())
         self.optimizer = make_optimizer(model, train)
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16")
-        self._loss: nn.Module = _Loss(model)
+        self._loss: nn.Module = LossModule(model)
         if world.size > 1:
             self._loss = DistributedDataParallel(
                 self._loss,
                 device_ids=[hardware.device] if hardware.device.type == "cuda" else None,
-                broadcast_buffers=False,
+                forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
-                find_unused_parameters=model.shape.experts is not None,  # an expert may get no token
             )
 
     def accumulate(self, tokens: Tensor, targets: Tensor, documents: Tensor | None, *, last: bool) -> Tensor:
@@ -120,8 +122,13 @@ class TorchEngine:
         return loss.detach()
 
     def trial(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
-        """As :class:`Engine` says."""
-        return self.accumulate(tokens, targets, documents, last=False)
+        """As :class:`Engine` says; beside the optimizer's moments, which may not be there yet."""
+        missing = [] if self.optimizer.state else list(self.parameters.values())
+        moments = [torch.empty_like(p) for p in missing for _ in MOMENTS]
+        try:
+            return self.accumulate(tokens, targets, documents, last=False)
+        finally:
+            del moments
 
     def step(self, rate: float, loss: Tensor, stop: bool) -> Outcome:
         """As :class:`Engine` says."""
@@ -150,13 +157,13 @@ class TorchEngine:
         """As :class:`Engine` says; ranks but the first give nothing."""
         if not self.world.first:
             return {}, {}
-        tensors = {f"model.{name}": _copied(p) for name, p in self.parameters.items()}
+        tensors = {f"model.{name}": copied(p) for name, p in self.parameters.items()}
         steps = 0
         for name, p in self.parameters.items():
             moments = self.optimizer.state.get(p)
             if moments:
                 steps = int(moments["step"])
-                tensors.update({f"{kind}.{name}": _copied(moments[kind]) for kind in MOMENTS})
+                tensors.update({f"{kind}.{name}": copied(moments[kind]) for kind in MOMENTS})
             else:  # before the first step
                 tensors.update({f"{kind}.{name}": torch.zeros(p.shape) for kind in MOMENTS})
         if self.hardware.device.type == "cuda":
@@ -179,19 +186,23 @@ class TorchEngine:
             self.scaler.load_state_dict(whole)
         self.clear()
 
+    def finish(self) -> None:
+        """As :class:`Engine` says: they never were anything else."""
 
-class _Loss(nn.Module):
-    """The model's loss as a module's forward pass, which is what DistributedDataParallel wraps."""
+
+class LossModule(nn.Module):
+    """A model's loss as a module's forward pass, which is what several processes wrap."""
 
     def __init__(self, model: Phi) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
+        """As `Phi.loss`."""
         return self.model.loss(tokens, targets, documents)
 
 
-def _copied(tensor: Tensor) -> Tensor:
+def copied(tensor: Tensor) -> Tensor:
     """A copy on the CPU; from a GPU into page-locked memory, which PyTorch keeps for the next one."""
     if tensor.device.type != "cuda":
         return tensor.detach().clone()

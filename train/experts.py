@@ -6,8 +6,6 @@ Tokens are sorted by expert, so each expert is one matrix product over its own t
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,7 +49,7 @@ class Experts(nn.Module):
         counts = torch.bincount(experts.flatten(), minlength=len(self.router)).tolist()
         worked = [
             swiglu_mlp(tokens, self.mlp_in[expert], self.mlp_out[expert])
-            for expert, tokens in enumerate(places.index_select(0, order // self.chosen).split(counts))
+            for expert, tokens in enumerate(torch.split(places.index_select(0, order // self.chosen), counts))
         ]
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         by_place = torch.cat(worked).index_select(0, back).view(*experts.shape, -1)
@@ -73,4 +71,4 @@ def balance_loss(scores: Tensor, experts: Tensor) -> Tensor:
     """
     count = scores.shape[-1]
     share = F.one_hot(experts.flatten(), count).to(torch.float32).mean(0)
-    return cast(Tensor, count * (share * scores.softmax(-1, dtype=torch.float32).mean(0)).sum())
+    return count * (share * scores.softmax(-1, dtype=torch.float32).mean(0)).sum()

@@ -49,7 +49,7 @@ def head_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
 def chunk_places(kind: str, vocabulary: int) -> int:
     """Places in a chunk: a power of two, so that batches divide into equal chunks and one shape is compiled."""
     fitting = _CHUNK_ELEMENTS.get(kind, 2**20) // vocabulary
-    return max(_SMALLEST_CHUNK, 2 ** (max(fitting, 1).bit_length() - 1))
+    return max(_SMALLEST_CHUNK, 1 << max(fitting, 1).bit_length() - 1)
 
 
 def loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,8 +106,8 @@ class _HeadLoss(torch.autograd.Function):
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             if differentiate:
                 ctx.grad_hidden = torch.empty_like(hidden)
-                ctx.grad_weight = torch.zeros_like(weight)
-                ctx.grad_bias = None if bias is None else torch.zeros_like(bias)
+                ctx.grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+                ctx.grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
             for start in range(0, hidden.shape[0], chunk):
                 rows, wanted = hidden[start : start + chunk], targets[start : start + chunk, None]
                 logits = rows @ head.t() if head_bias is None else torch.addmm(head_bias, rows, head.t())

@@ -49,8 +49,8 @@ class Block(nn.Module):
         qkv = self.query_key_value(y).unflatten(-1, (heads + 2 * keys, self.shape.head_dimension)).permute(2, 0, 1, 3)
         if y.device.type == "cpu":
             qkv = qkv.contiguous()  # copied at once, which saves slower passes over scattered rows
-        query_key, value = qkv.split([heads + keys, keys])
-        query, key = rotate(query_key, cosine, sine).split([heads, keys])
+        query_key, value = torch.split(qkv, [heads + keys, keys])
+        query, key = torch.split(rotate(query_key, cosine, sine), [heads, keys])
         attended = attend(query, key, value, mask, self.shape.dropout if self.training else 0.0)
         return cast(Tensor, self.attention_out(attended.permute(1, 2, 0, 3).flatten(2)))
 

@@ -137,6 +137,7 @@ class Trainer:
             if self.watch:
                 self.watch.close()
         self.store.wait()
+        self.engine.finish()
         return Trained(self.seconds, self.skipped, len(self.left_out), self.micro_batch)
 
     def _loop(self, progress: Bar) -> None:
@@ -266,16 +267,13 @@ class Trainer:
             self.micro_batch = even_split(share, self.micro_batch // 2)
 
     def _try_pass(self, sequences: int) -> bool:
-        """Whether a forward and backward pass fits, beside the optimizer's two moments. Changes nothing else."""
-        fits, moments = True, list[torch.Tensor]()
+        """Whether a forward and backward pass fits into the device's memory. Changes nothing else."""
+        fits = True
         try:
-            if not self.step:  # afterwards they are there
-                moments.extend(torch.empty_like(p) for p in self.model.parameters() for _ in range(2))
             self._try(self.batches.trial(sequences))
         except torch.cuda.OutOfMemoryError:
             fits = False
         # After the handler, not in it: there the error still holds on to the pass's tensors.
-        moments.clear()
         self.engine.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

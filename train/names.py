@@ -47,7 +47,7 @@ def to_hugging_face(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tens
         if name in state:
             tensor = state[name].detach().cpu()
             rows = tensor.flatten(0, 1) if tensor.dim() == 3 else tensor
-            pieces = rows.split(list(parts.values()))
+            pieces = torch.split(rows, list(parts.values()))
             out.update((theirs, piece.contiguous()) for theirs, piece in zip(parts, pieces, strict=True))
     return out
 
@@ -64,7 +64,7 @@ def from_hugging_face(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Te
         pieces = [state[theirs] for theirs in parts]
         tensor = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
         stacked = name.endswith(("experts.mlp_in", "experts.mlp_out"))
-        out[name] = tensor.unflatten(0, (shape.experts or 1, -1)) if stacked else tensor
+        out[name] = tensor.view(shape.experts or 1, -1, tensor.shape[-1]) if stacked else tensor
     return out
 
 

@@ -169,10 +169,11 @@ class _Pulse:
             self.steady, self.since = True, now
 
     def limit(self, hang_seconds: float | None) -> float:
-        """Seconds for which it may be silent now."""
+        """Seconds for which it may be silent now; for ever before its first beat, when corpora are made."""
+        if self.beat is None:
+            return math.inf
         pace = hang_seconds or max(_LEAST_LIMIT, _STEPS_OF_LIMIT * max(self.steps, default=0.0))
-        training = self.beat is not None and self.beat.phase == TRAINING
-        return pace if training and self.steady else max(pace, _LONG_WORK)
+        return pace if self.beat.phase == TRAINING and self.steady else max(pace, _LONG_WORK)
 
 
 class _Silence:

@@ -159,18 +159,21 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.to_str(pretty=False).encode()).hexdigest()
 
 
-def token_bytes(tokenizer: Tokenizer, token: int) -> bytes:
-    """What a token stands for, which need not be whole characters.
+def token_bytes(tokenizer: Tokenizer, ids: Iterable[int]) -> list[bytes]:
+    """What each token stands for, which need not be whole characters.
 
     Raises:
         ValueError: If there is no such token.
     """
-    piece = tokenizer.id_to_token(token)
-    if piece is None:
-        raise ValueError(f"the tokenizer has no token {token}")
-    if token in tokenizer.get_added_tokens_decoder():  # spelled as it is; the others in GPT-2's alphabet for bytes
-        return piece.encode()
-    return bytes(_BYTES[character] for character in piece)
+    added = tokenizer.get_added_tokens_decoder()
+    found = []
+    for token in ids:
+        piece = tokenizer.id_to_token(token)
+        if piece is None:
+            raise ValueError(f"the tokenizer has no token {token}")
+        # Added ones are spelled as they are, the others in GPT-2's alphabet for bytes.
+        found.append(piece.encode() if token in added else bytes(_BYTES[character] for character in piece))
+    return found
 
 
 def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> Iterable[list[int]]:
