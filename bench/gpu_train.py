@@ -14,7 +14,6 @@ is written unless `--output` names a folder.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import platform
@@ -22,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,17 @@ def run_ceilings(place: Place, report: Report, micro_batch: int) -> float:
     return found["bf16"]
 
 
-def attempt(report: Report, name: str, measure: Callable[[], Pace]) -> Pace | None:
-    """The pace; None if it failed, which is noted in words: one configuration must not cost the others."""
+def attempt(place: Place, report: Report, name: str, about: str, measure: Callable[[], Pace]) -> Pace | None:
+    """Measure and note; None if it failed, which is noted in words: one configuration must not cost the others."""
+    report.content.get("failed", {}).pop(name, None)  # of an earlier call
     try:
-        return measure()
+        pace = measure()
     except Exception as error:  # whatever a kernel or a compiler may raise
         report.note("failed", name, f"{type(error).__name__}: {error}"[:400])
         return None
+    top = report.content.get("ceiling", {}).get("bf16", {}).get("all")
+    report.note("paces", name, {"about": about} | row(pace, place, top))
+    return pace
 
 
 def run_cases(place: Place, report: Report, runner: Runner, cases: list[Case], micro_batch: int) -> int:
@@ -149,44 +154,41 @@ def run_cases(place: Place, report: Report, runner: Runner, cases: list[Case], m
         if not report.has_time(case.name, 2 * place.seconds + (report.compiling if compiling else 0)):
             continue
         limit = min(case.micro_batch or micro_batch, micro_batch)
-        pace = attempt(report, case.name, lambda case=case, limit=limit: runner.measure(case, limit))  # type: ignore[misc]
+        pace = attempt(place, report, case.name, case.about, partial(runner.measure, case, limit))
         if pace is None:
             runner.forget()
             continue
         if compiling:
             report.compiling = pace.warm_up + 10
-        if case is WHOLE:
+        if case.name == WHOLE.name:
             micro_batch = pace.micro_batch
-        note_pace(place, report, case.name, case.about, pace)
     return micro_batch
 
 
 def run_peers(place: Place, report: Report, runner: Runner, wanted: list[str], micro_batch: int) -> None:
     """Measure the peer as far as time goes."""
+    about = "transformers.Trainer with PhiForCausalLM, sdpa"
     for name in wanted:
         runner.forget()
         compiled = PEERS[name]
         if report.has_time(name, 3 * place.seconds + (report.compiling if compiled else 0)):
-            pace = attempt(
-                report,
-                name,
-                lambda compiled=compiled: measure_trainer(place, micro_batch, compiled=compiled),  # type: ignore[misc]
-            )
-            if pace:
-                note_pace(place, report, name, "transformers.Trainer with PhiForCausalLM, sdpa", pace)
-                micro_batch = pace.micro_batch
-
-
-def note_pace(place: Place, report: Report, name: str, about: str, pace: Pace) -> None:
-    top = report.content.get("ceiling", {}).get("bf16", {}).get("all")
-    report.note("paces", name, {"about": about} | row(pace, place, top))
+            pace = attempt(place, report, name, about, partial(measure_trainer, place, micro_batch, compiled=compiled))
+            micro_batch = pace.micro_batch if pace else micro_batch
 
 
 def table_of(report: Report) -> Table:
     """The table for people."""
     table = Table(title=f"{report.content['hardware']}, {report.content['parameters']:,} parameters")
     table.add_column("configuration")
-    for title in ("sequences a pass", "tokens/s", "beside the whole", "MFU full/causal", "of ceiling", "GB", "warm-up s"):
+    for title in (
+        "sequences a pass",
+        "tokens/s",
+        "beside the whole",
+        "MFU full/causal",
+        "of ceiling",
+        "GB",
+        "warm-up s",
+    ):
         table.add_column(title, justify="right")
     paces = report.content.get("paces", {})
     whole = paces.get(WHOLE.name, {}).get("tokens_per_second")
@@ -247,15 +249,19 @@ def main(given: list[str] | None = None) -> int:
         if output:
             output.mkdir(parents=True, exist_ok=True)
         report = opened(output / file if output else None, heading(place), options.minutes)
-        passed = run_checks(place, report, device == "cuda", console)
         micro_batch = min(options.micro_batch, place.sequences)
-        run_ceilings(place, report, micro_batch)
+        passed = True
+        if not options.only or "ceiling" not in report.content:
+            passed = run_checks(place, report, device == "cuda", console)
+            run_ceilings(place, report, micro_batch)
+        micro_batch = report.content.get("paces", {}).get(WHOLE.name, {}).get("micro_batch", micro_batch)
         wanted = options.only or [case.name for case in CASES] + list(PEERS)
-        cases = [case for case in CASES if case.name in wanted and (device == "cuda" or works_on_cpu(case))]
+        cases = [case if device == "cuda" else on_cpu(case) for case in CASES if case.name in wanted]
         peers = [name for name in PEERS if name in wanted and (device == "cuda" or not PEERS[name])]
-        # The whole trainer and the peer come first, then what single techniques are worth.
+        # What shares the whole trainer's compiled model comes first, then the peer, then what is compiled anew.
         runner = Runner(place)
-        same = [case for case in cases if case.graph == WHOLE.graph]
+        whole = WHOLE if device == "cuda" else on_cpu(WHOLE)
+        same = [case for case in cases if case.graph == whole.graph]
         micro_batch = run_cases(place, report, runner, same, micro_batch)
         run_peers(place, report, runner, peers, micro_batch)
         run_cases(place, report, runner, [case for case in cases if case not in same], micro_batch)
@@ -263,15 +269,19 @@ def main(given: list[str] | None = None) -> int:
     return 0 if passed else 1
 
 
-def works_on_cpu(case: Case) -> bool:
-    """Whether a case says something without a GPU."""
-    return case.name != "cuDNN attention"
+def on_cpu(case: Case) -> Case:
+    """The case without what takes a GPU, or minutes."""
+    return replace(
+        case, compiled=False, model_patch=nullcontext if case.name == "cuDNN attention" else case.model_patch
+    )
 
 
 def finish(report: Report, console: Console) -> None:
     """Print what was found and what was not."""
     top = report.content["ceiling"]
-    console.print("Ceiling of matrix products: " + ", ".join(f"{k} {v['all'] / 1e12:,.1f} TFLOP/s" for k, v in top.items()))
+    console.print(
+        "Ceiling of matrix products: " + ", ".join(f"{k} {v['all'] / 1e12:,.1f} TFLOP/s" for k, v in top.items())
+    )
     console.print(table_of(report))
     for name, reason in report.content.get("failed", {}).items():
         console.print(f"failed: {name}: {reason}")
@@ -282,5 +292,4 @@ def finish(report: Report, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        raise SystemExit(main())
+    raise SystemExit(main())

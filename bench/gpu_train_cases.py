@@ -113,7 +113,11 @@ CASES = (
     Case("plain head", "logits of all places at once", model_patch=_patch("train.model.head_loss", plain_head_loss)),
     Case("micro-batch 4", "four sequences a pass", micro_batch=4),
     Case("cuDNN attention", "cuDNN's kernel", model_patch=_attention(SDPBackend.CUDNN_ATTENTION)),
-    Case("three products", "queries, keys, values apart", model_patch=_patch("train.layers.Block._attention", three_products)),
+    Case(
+        "three products",
+        "queries, keys, values apart",
+        model_patch=_patch("train.layers.Block._attention", three_products),
+    ),
     Case("math attention", "attention without a fused kernel", model_patch=_attention(SDPBackend.MATH)),
     Case("documents", "attention within documents, flex attention", documents=True),
 )

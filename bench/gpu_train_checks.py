@@ -12,7 +12,7 @@ from gpu_train_run import Place, random_model
 from torch import Tensor
 
 from train.head_loss import head_loss
-from train.model import Phi
+from train.model import INITIAL_STANDARD_DEVIATION, Phi
 from train.names import to_hugging_face
 from train.shape import Shape
 
@@ -38,7 +38,7 @@ def checks(place: Place, *, compiled: bool) -> Iterator[Check]:
         compiled: Whether to compile too.
     """
     shape = replace(place.shape, layers=2)
-    model = random_model(shape, place.device)
+    model = sensitive_model(shape, place.device)
     rows = torch.from_numpy(place.mixture.sequences(0, 2)).to(place.device)
     tokens, targets = rows[:, :-1], rows[:, 1:]
     exact = model.loss(tokens, targets)
@@ -47,20 +47,35 @@ def checks(place: Place, *, compiled: bool) -> Iterator[Check]:
     yield Check("loss in bf16 beside float32", _apart(half[torch.bfloat16], exact), 2e-3)
     yield Check("loss in fp16 beside bf16", _apart(half[torch.float16], half[torch.bfloat16]), 2e-3)
     yield Check("head in chunks beside whole: gradients", _heads_apart(shape, place.device), 1e-4)
-    packed, separate = _packed(model, tokens, targets)
+    packed, separate = _packed(model, tokens)
     yield Check("masked documents beside documents apart", _apart(packed, separate), 1e-4)
     if compiled:
         gradient = _gradient(model, tokens, targets)
         model.compile(dynamic=False)
         both = _in(torch.bfloat16, model, tokens, targets)
         yield Check("compiled beside not compiled, bf16: loss", _apart(both, half[torch.bfloat16]), 1e-3)
-        yield Check("compiled beside not compiled, bf16: gradient", _apart(_gradient(model, tokens, targets), gradient), 2e-2)
+        yield Check(
+            "compiled beside not compiled, bf16: gradient", _apart(_gradient(model, tokens, targets), gradient), 3e-2
+        )
         torch._dynamo.reset()
+
+
+def sensitive_model(shape: Shape, device: torch.device) -> Phi:
+    """A model whose every part tells in its result: at training's first weights attention hardly does."""
+    model = random_model(shape, device)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(shape.width**-0.5 / INITIAL_STANDARD_DEVIATION)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:
     """Norm of the difference, relative."""
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())
 
 
 def _theirs(model: Phi, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -102,7 +117,11 @@ def _heads_apart(shape: Shape, device: torch.device) -> float:
     places = 1024
     hidden, weight, bias = (
         (scale * torch.randn(*size, device=device, generator=generator)).requires_grad_()
-        for scale, size in ((1.0, (places, shape.width)), (0.02, (shape.vocabulary, shape.width)), (0.02, (shape.vocabulary,)))
+        for scale, size in (
+            (1.0, (places, shape.width)),
+            (0.02, (shape.vocabulary, shape.width)),
+            (0.02, (shape.vocabulary,)),
+        )
     )
     targets = torch.randint(shape.vocabulary, (places,), device=device, generator=generator)
     found = []
@@ -112,11 +131,10 @@ def _heads_apart(shape: Shape, device: torch.device) -> float:
     return _apart(*found)
 
 
-def _packed(model: Phi, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of rows of two documents each, masked, and the loss of the documents by themselves."""
+def _packed(model: Phi, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The last layer's output for rows of two documents each, masked, and for the documents by themselves."""
     length = tokens.shape[1]
     cut = length // 3 // 8 * 8
     documents = (torch.arange(length, device=tokens.device) >= cut).int().expand(tokens.shape).contiguous()
     with torch.no_grad():
-        apart = model.loss(tokens[:, :cut], targets[:, :cut]) + model.loss(tokens[:, cut:], targets[:, cut:])
-        return model.loss(tokens, targets, documents), apart
+        return model(tokens, documents), torch.cat([model(tokens[:, :cut]), model(tokens[:, cut:])], 1)

@@ -6,6 +6,7 @@ import math
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ def _measure(place: Place, micro_batch: int, compiled: bool) -> Pace:
         trainer = Trainer(model, arguments, train_dataset=_Rows(place), callbacks=[Clock()])
         started = time.perf_counter()
         loss = trainer.train().training_loss
-    seconds = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    seconds = [after - before for before, after in pairwise(ends)]
     tokens = math.ceil(place.sequences / micro_batch) * micro_batch * place.shape.context
     speeds = [tokens / each for each in seconds]
     memory = torch.cuda.max_memory_allocated() if place.device.type == "cuda" else 0

@@ -122,16 +122,21 @@ def make_place(
 
 
 def random_model(shape: Shape, device: torch.device) -> Phi:
-    """A model on the device, with weights as training draws them; drawn there, which on a GPU takes a second."""
-    torch.manual_seed(0)
+    """A model on the device, with weights as training draws them."""
     with torch.device(device):
         model = Phi(shape).train()
-        for name, parameter in model.named_parameters():
-            if parameter.dim() >= 2:
-                nn.init.normal_(parameter, 0, INITIAL_STANDARD_DEVIATION)
-            else:
-                nn.init.constant_(parameter, float(name.endswith("norm.weight")))
+    draw_weights(model)
     return model
+
+
+def draw_weights(model: Phi) -> None:
+    """Give a model its first weights, drawn where it is: on a GPU that takes a second."""
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            nn.init.normal_(parameter, 0, INITIAL_STANDARD_DEVIATION)
+        else:
+            nn.init.constant_(parameter, float(name.endswith("norm.weight")))
 
 
 class Runner:
@@ -178,6 +183,8 @@ class Runner:
             self._model, self._graph = random_model(self.place.shape, self.place.device), case.graph
             if case.compiled:
                 self._model.compile(dynamic=False)
+        else:
+            draw_weights(self._model)
         train = Train(batch_tokens=self.place.step_tokens, precision="auto", gradient_clip=1.0)
         engine = case.engine(self._model, train, self.place.hardware(case.precision), World())
         batches = Batches(self.place.mixture, self.place.sequences, World(), self.place.device, case.documents)

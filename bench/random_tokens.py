@@ -1,4 +1,4 @@
-"""Token shards of random ids, in the trainer's own format: data for measuring speed, where what it says is no matter."""
+"""Token shards of random ids, in the trainer's own format: data for measuring speed, which no content changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def random_mixture(folder: Path, vocabulary: int, context: int, sequences: int) 
     count = sequences * context + 1
     ends = np.cumsum(1 + generator.exponential(_MEAN_DOCUMENT, 2 * count // _MEAN_DOCUMENT + 100).astype(np.int64))
     lengths = np.diff(np.append(ends[ends < count], count), prepend=0)
-    tokenizer = Tokenizer(WordLevel({str(token): token for token in range(vocabulary)}, unk_token="0"))
+    tokenizer = Tokenizer(WordLevel({str(token): token for token in range(vocabulary)}))
     ids = generator.integers(0, vocabulary, count).astype(id_type(tokenizer).newbyteorder("<"))
     write_encoded(folder, _SOURCE, [Encoded(ids.tobytes(), lengths, 4 * count)], tokenizer)
     shards = {_SOURCE: Shard(folder, _SOURCE, tokenizer_hash(tokenizer))}

@@ -175,7 +175,9 @@ def main() -> None:
             what = "the path of a Python that has litgpt" if peer.foreign else "the path of a checkout of nanoGPT"
             console.print(f"{peer.title}: skipped; set {peer.variable} to {what}", markup=False)
         elif shutil.which(peer.python) is None:
-            raise SystemExit(f"{peer.variable}: there is no program {peer.python}. Name the Python that has the package.")
+            raise SystemExit(
+                f"{peer.variable}: there is no program {peer.python}. Name the Python that has the package."
+            )
     names = [name for name in wanted if PEERS[name].present]
     load = os.getloadavg()[0]
     figures = {}

@@ -84,7 +84,8 @@ def _estimated_tokens(recipe: Recipe, run: RunFolder) -> dict[SourceName, int]:
 
     work = estimate_work(recipe, measured(recipe, run)) if "synthetic" in recipe.used_sources() else None
     for_code = sum(part.work.tokens for part in estimate_further(recipe))
-    return {source: int(number) for source, number in source_tokens(recipe, work, for_code).items()}
+    found = source_tokens(recipe, work, for_code)
+    return {source: int(found[source]) for source in recipe.used_sources()}
 
 
 def _supervised(path: Path, settings: list[str], run: Path | None, processes: int, supervise: bool) -> int:

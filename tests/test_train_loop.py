@@ -3,11 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +13,6 @@ from train_samples import fill_corpora, recipe
 
 from primer.errors import PrimerError
 from primer.recipe import Recipe
-from primer.recipe_file import dump_recipe
 from primer.run import RunFolder
 from train import loop
 from train.checkpoint import CheckpointStore
@@ -34,26 +29,6 @@ from train.training_log import read_log
 from train.validation import Validation
 from train.watch import Watch
 
-# Every step leaves a checkpoint; a run is slow enough to be killed in the middle.
-_PROGRAM = """
-import sys, time
-from pathlib import Path
-from primer.recipe_file import load_recipe
-from primer.run import RunFolder
-from train import loop
-from train.shape import Shape
-from train.shards import Shard
-from train.stages import train_variants
-step = loop.Trainer._take_step
-def slow(self, batch, rate):
-    time.sleep(0.02)
-    return step(self, batch, rate)
-loop.Trainer._take_step = slow
-recipe = load_recipe(Path(sys.argv[1]))
-with RunFolder.opened(Path(sys.argv[2]), recipe) as run:
-    train_variants(recipe, run)
-"""
-
 
 def _train(path: Path, asked: Recipe) -> Path:
     """Corpora, tokens and models of a recipe; returns the folder of its first model."""
@@ -61,29 +36,6 @@ def _train(path: Path, asked: Recipe) -> Path:
         fill_corpora(run)
         train_variants(asked, run)
         return run.folder(f"models/{asked.variants[0].name}")
-
-
-def _start(path: Path, asked: Recipe) -> subprocess.Popen[str]:
-    file = path.parent / f"{path.name}.yaml"
-    file.write_text(dump_recipe(asked))
-    repository = Path(__file__).parent.parent
-    return subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(file), str(path)],
-        env={**os.environ, "PYTHONPATH": str(repository)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _wait_for_step(path: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        found = [int(p.name.split("-")[1]) for p in path.glob("partial/*/checkpoints/step-*") if not p.suffix]
-        if found and max(found) >= step:
-            return
-        time.sleep(0.005)
-    process.kill()
-    pytest.fail(f"no checkpoint of step {step} appeared: {process.communicate()[1]}")
 
 
 @pytest.fixture(scope="module")
@@ -121,25 +73,6 @@ def test_running_again_does_nothing(uninterrupted: Path):
     before = (uninterrupted / "manifest.json").stat().st_mtime_ns
     assert _train(uninterrupted.parents[1], recipe()) == uninterrupted
     assert (uninterrupted / "manifest.json").stat().st_mtime_ns == before
-
-
-def test_killed_and_run_again_gives_the_same_weights_to_the_bit(uninterrupted: Path, tmp_path: Path):
-    path, asked = tmp_path / "run", recipe(train={"checkpoint_seconds": 1e-3})
-    with RunFolder.opened(path, asked) as run:
-        fill_corpora(run)
-    process = _start(path, asked)
-    _wait_for_step(path, random.randrange(2, 15), process)
-    process.kill()
-    process.wait()
-    assert not (path / "models").exists()
-    (folder,) = path.glob("partial/models-*")
-    assert 2 <= CheckpointStore(folder, 2, None).steps()[-1] < 20
-    model = _train(path, asked)
-    assert (model / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
-    logged, expected = read_log(model), read_log(uninterrupted)
-    for row in (*logged, *expected):
-        del row["tokens_per_second"]
-    assert logged == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

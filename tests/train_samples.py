@@ -60,6 +60,8 @@ def recipe(**changes: Any) -> Recipe:
             "learning_rate": 3e-3,
             "threads": 1,
             "device": "cpu",
+            "validations": 1,
+            "prompts": ["the water"],
         },
         "variants": [{"name": "mixed", "mixture": {"synthetic": 0.5, "web": 0.3, "code": 0.2}}],
     }

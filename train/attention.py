@@ -37,10 +37,13 @@ def attention_mask(
     ==============================================  =======================================================
     on a CPU, up to LONGEST_EXPLICIT places         boolean: explicit products
     elsewhere, without documents and window         None: the flash kernel of scaled_dot_product_attention
-    on a GPU, with them                             blocks: flex attention (arXiv 2412.05496), compiled
-    with them on a CPU, or with dropout or small    boolean: scaled_dot_product_attention, the whole square
-    heads, which flex attention does not know
+    on a GPU, with them, where gradients are kept   blocks: flex attention (arXiv 2412.05496), compiled
+    with them on a CPU, without gradients, or with  boolean: scaled_dot_product_attention, the whole square
+    dropout or small heads
     ==============================================  =======================================================
+
+    Flex attention knows no dropout and no heads below 16, and is compiled anew for every length: texts that grow token
+    by token, which need no gradients, must not wait for that.
 
     Args:
         tokens: (batch, length), for its sizes and device.
@@ -50,13 +53,14 @@ def attention_mask(
         dropout: Of its probabilities.
     """
     (batch, length), device = tokens.shape, tokens.device
-    visible = visibility(documents, window if window is not None and window < length else None)
+    window = window if window is not None and window < length else None
     explicit = device.type == "cpu" and length <= LONGEST_EXPLICIT
-    plain = documents is None and (window is None or window >= length)
-    if plain and not explicit:
+    if documents is None and window is None and not explicit:
         return None
+    visible = visibility(documents, window)
     rows = 1 if documents is None else batch
-    if device.type == "cuda" and not dropout and head_dimension >= _SMALLEST_FLEX_HEAD:
+    flexible = not dropout and head_dimension >= _SMALLEST_FLEX_HEAD and torch.is_grad_enabled()
+    if device.type == "cuda" and flexible:
         return create_block_mask(visible, rows, None, length, length, device)
     place = torch.arange(length, device=device)
     row = torch.arange(rows, device=device)[:, None, None]
@@ -67,7 +71,7 @@ def visibility(documents: Tensor | None, window: int | None) -> Callable[[Tensor
     """The function of (row, head, query's place, key's place) that says whether the query sees the key."""
 
     def visible(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen = (key <= query) & (row >= 0)  # the second is true; it gives the result the rows' dimension
+        seen = key <= query
         if window is not None:
             seen = seen & (key > query - window)
         if documents is not None:

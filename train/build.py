@@ -81,15 +81,16 @@ def train_model(recipe: Recipe, variant: Variant, tokens: Path, folder: Path, wo
     shards: dict[SourceName, Shard] = {source: Shard(tokens, source, mark) for source in recipe.used_sources()}
     mixed = mixed_portions(recipe, {source: len(shard) for source, shard in shards.items()})
     mixture = variant_mixture(recipe, variant, shards)
+    validation = held_out(recipe, tokens, mark)
     if world.first:
-        for shard in mixture.shards.values():
+        for shard in (*mixture.shards.values(), *validation.shards.values()):
             shard.verify()
     hardware = choose_hardware(recipe.train, world.local_rank)
     shape = Shape.of(recipe.model, model_vocabulary(tokenizer, recipe.tokenizer.kind))
     model = Phi(shape)
     model.initialize(recipe.seed)
     title = f"models/{variant.name}"
-    watch = Watch(recipe, title, folder, tokenizer, held_out(recipe, tokens, mark), hardware) if world.first else None
+    watch = Watch(recipe, title, folder, tokenizer, validation, hardware) if world.first else None
     heartbeat = Heartbeat.from_environment(world.rank, title)
     trainer = Trainer(recipe, title, model, mixture, hardware, folder, world, watch, heartbeat)
     speed = trainer.prepare()

@@ -143,6 +143,13 @@ class CheckpointStore:
         """Steps of which there is a checkpoint, ascending."""
         return sorted({_step(path) for path in self._complete()})
 
+    def forget_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps: their weights were found to be bad."""
+        self.wait()
+        for path in reversed(self._complete()):
+            if _step(path) > step:
+                _drop(path)
+
     def remove(self) -> None:
         """Delete what a finished model needs no more: all but the checkpoints that are kept for good."""
         self.wait()

@@ -18,7 +18,7 @@ from primer.errors import PrimerError
 from primer.progress import Bar, bar, say
 from primer.recipe import Recipe
 from train.batches import Batches, Pass, Sequences
-from train.checkpoint import Checkpoint, CheckpointStore
+from train.checkpoint import CheckpointStore
 from train.cpu import prepare_cpu
 from train.engine import Engine, Outcome, make_engine
 from train.guard import Guard, Incidents, Verdict, batch_of
@@ -136,6 +136,7 @@ class Trainer:
         finally:
             if self.watch:
                 self.watch.close()
+        self._beat("saving")  # and exporting, and hashing, until the next model is prepared
         self.store.wait()
         self.engine.finish()
         return Trained(self.seconds, self.skipped, len(self.left_out), self.micro_batch)
@@ -153,10 +154,7 @@ class Trainer:
             if self.guard.judge(self.step, batch, outcome) is Verdict.ROLL_BACK:
                 self._roll_back()
             elif outcome.stop:
-                self._save()
-                self.store.wait()
-                say(f"  {self.title}: checkpoint saved after step {self.step:,} of {self.steps:,}")
-                raise KeyboardInterrupt
+                self._stop_here()
             else:
                 if self.watch and self.watch.due(self.step):
                     self._beat("validating")
@@ -165,6 +163,15 @@ class Trainer:
                     self._save()
                     saved = time.monotonic()
             clock = time.monotonic()  # none of this counts as training
+
+    def _stop_here(self) -> None:
+        """Leave a checkpoint, unless the last steps are suspicious: then the one before is what to go on from."""
+        if self.guard.calm:
+            self._save()
+        self.store.wait()
+        if self.world.first:
+            say(f"  {self.title}: stopped; the checkpoint is of step {self.store.steps()[-1]:,} of {self.steps:,}")
+        raise KeyboardInterrupt
 
     def _checkpoint_due(self, seconds: float) -> bool:
         every = self.train.keep_every
@@ -203,6 +210,8 @@ class Trainer:
         offending = self.guard.offending()
         left_out = range(max(offending.start, batch_of(to, self.left_out)), offending.stop)
         if self.world.first:
+            # Before the record: a process killed in between finds the same fault again, one killed after it the record.
+            self.store.forget_after(to)
             say(f"[yellow]  {self.title}: {self.incidents.record(self.guard, self.step, to, left_out).sentence}[/]")
         self.left_out = [*self.left_out, left_out]
         self._resume(to)
@@ -220,21 +229,13 @@ class Trainer:
                 "seconds": self.seconds,
                 "skipped": self.skipped,
                 "micro_batch": self.micro_batch,
-                "incidents": len(self.left_out),
                 "engine": engine,
             }
             self.store.save(self.step, tensors, state)
 
-    def _newest(self, no_later_than: int | None) -> Checkpoint | None:
-        """The newest good checkpoint of the course that is followed, not of one given up by a later rollback."""
-        found = self.store.load(no_later_than)
-        later = self.incidents.all[found.state["incidents"] :] if found else []
-        bound = min((incident.returned_to for incident in later), default=None)
-        return self.store.load(bound) if found and bound is not None and found.step > bound else found
-
     def _resume(self, no_later_than: int | None) -> None:
         """Go on from the newest good checkpoint, the same on every process; from the start where there is none."""
-        found = self._newest(no_later_than) if self.world.first else None
+        found = self.store.load(no_later_than) if self.world.first else None
         step = self.world.told(found.step if found else None)
         if step is None:
             return

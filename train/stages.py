@@ -25,7 +25,7 @@ def complete_tokenizer(recipe: Recipe, run: RunFolder) -> None:
         Stage(
             name="tokenizer",
             settings=stage_settings(recipe, "tokenizer"),
-            reads=tuple(f"corpus/{source}" for source in recipe.used_sources()),
+            reads=tuple(f"corpus/{source}" for source in recipe.used_sources()) * (recipe.tokenizer.kind == "trained"),
             build=partial(_tokenizer, recipe, run),
         )
     )

@@ -72,7 +72,7 @@ class Clock:
 
 
 class Rows:
-    """The sequences, (context + 1) ids each, as a map-style data set whose items are what Hugging Face's models take."""
+    """The sequences, (context + 1) ids each, as a map-style data set of what Hugging Face's models take."""
 
     def __init__(self, path: Path, sizes: Sizes) -> None:
         self.ids = np.memmap(path, dtype="<u2", mode="r")
