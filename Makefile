@@ -8,7 +8,7 @@ SOURCES := primer topics prompts synth train eval tests bench
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke plan synth train eval report test check format bench bench-synth vllm clean
+.PHONY: help setup demo smoke plan synth train eval report test check format bench bench-synth bench-train vllm clean
 
 help: ## Show this list
 	@echo "Primer makes synthetic textbooks, trains small language models on them, and compares the results."
@@ -55,9 +55,13 @@ format: setup ## Format the code
 	.venv/bin/ruff format $(SOURCES)
 	.venv/bin/ruff check --fix $(SOURCES)
 
-bench: setup ## Measure the rooms that have a benchmark: generation client, training on a CPU
+bench: setup ## Measure the rooms that have a benchmark: generation client, tokenising, training on a CPU
 	.venv/bin/python bench/synth_speed.py
+	.venv/bin/python bench/tokenise_speed.py
 	.venv/bin/python bench/train_speed.py
+
+bench-train: setup ## Trainers side by side on a CPU; peers where PRIMER_BENCH_LITGPT, PRIMER_BENCH_NANOGPT say
+	.venv/bin/python bench/train_speed.py $(ARGS)
 
 bench-synth: setup ## Generation clients side by side; peers where PRIMER_BENCH_DATATROVE, PRIMER_BENCH_CURATOR say
 	.venv/bin/python bench/synth_peers.py $(ARGS)
