@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,32 @@ def load_model(folder: Path, device: torch.device) -> tuple[Any, Any]:
     dtype = torch.float32 if device.type == "cpu" else "auto"
     disable_progress_bar()  # there is one of our own
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # damaged files surface as many types: OSError, KeyError, SafetensorError, ...
         raise PrimerError(
             f"The model in {folder} cannot be loaded: {type(error).__name__}: {error}",
             "Run `primer train` to make it again.",
         ) from error
+    _check(model, tokenizer, found["missing_keys"], folder)
     _fuse_activation(model)
     return model.to(device).eval(), tokenizer
+
+
+def _check(model: Any, tokenizer: Any, missing: Collection[str], folder: Path) -> None:
+    """Refuse what transformers makes up: random values for a tensor, an empty tokenizer for a missing one."""
+    rows, ids = model.get_input_embeddings().num_embeddings, tokenizer.get_vocab().values()
+    if missing:
+        problem = f"its weights lack {len(missing):,} tensor(s), {min(missing)} among them"
+    elif not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        problem = "its tokenizer is missing or knows no letters"
+    elif max(ids) >= rows:
+        problem = f"its tokenizer has {max(ids) + 1:,} tokens, its embedding {rows:,}: they are of different models"
+    else:
+        return
+    raise PrimerError(f"The model in {folder} cannot be used: {problem}.", "Make or copy the model again.")
 
 
 def _fuse_activation(model: torch.nn.Module) -> None:

@@ -18,9 +18,8 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text, resolve_max_length
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
+from eval.loading import find_device, load_model
 from eval.scoring import Query, Score, Scorer
 from primer.errors import PrimerError
 
@@ -52,8 +51,8 @@ class PrimerLM(LM):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.folder = Path(pretrained)
-        self._device = _find_device(device or "auto")
-        self.model, self.tokenizer = _load(self.folder, self._device)
+        self._device = find_device(device or "auto")
+        self.model, self.tokenizer = load_model(self.folder, self._device)
         self.max_length: int = resolve_max_length(self.model.config, self.tokenizer)
         self.rows_cut = 0
         body, head = self.model.base_model, self.model.get_output_embeddings()
@@ -223,40 +222,6 @@ def _row(request: Instance) -> Any:
     if request.task_name is None or request.doc_id is None:
         return id(request)
     return request.task_name, request.doc_id
-
-
-def _find_device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise PrimerError("The device is cuda, but torch sees no GPU here.", "Set train.device to auto or cpu.")
-    return torch.device(wanted)
-
-
-def _load(folder: Path, device: torch.device) -> tuple[Any, Any]:
-    if not (folder / "config.json").is_file():
-        raise PrimerError(f"{folder} is no model directory: it has no config.json.", "Run `primer train` to make it.")
-    # Half precision is many times slower than single on most CPUs; on a GPU the precision of the file is kept.
-    dtype = torch.float32 if device.type == "cpu" else "auto"
-    disable_progress_bar()  # there is one of our own
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # damaged files surface as many types: OSError, KeyError, SafetensorError, ...
-        raise PrimerError(
-            f"The model in {folder} cannot be loaded: {type(error).__name__}: {error}",
-            "Run `primer train` to make it again.",
-        ) from error
-    _fuse_activation(model)
-    return model.to(device).eval(), tokenizer
-
-
-def _fuse_activation(model: torch.nn.Module) -> None:
-    """Phi's activation, seven operations in transformers, as the one operation that torch has for the same formula."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child).__name__ == "NewGELUActivation":
-                setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
 @torch.inference_mode()

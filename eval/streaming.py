@@ -58,7 +58,13 @@ class Writer:
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
-        """Begin the draws again."""
+        """Begin the draws again.
+
+        Raises:
+            PrimerError: If torch takes no such seed.
+        """
+        if not 0 <= seed < 2**63:
+            raise PrimerError(f"The seed cannot be {seed}.", "A seed is a whole number from 0 to 2^63 - 1.")
         self._generator.manual_seed(seed)
 
     def encode(self, text: str) -> list[int]:

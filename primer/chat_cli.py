@@ -48,10 +48,11 @@ def chat_command(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other draws.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")] = "auto",
 ) -> None:
-    """Ask a model: interactively, or once with --prompt or a text on standard input.
+    """Ask a model: a conversation, or one answer.
 
-    The model is any Hugging Face causal language model on disk. A base model goes on after its answer with a question
-    of its own: where the answer ends is known from the format. Asked once, only the answer goes to standard output.
+    One answer is given to --prompt, or to a text on standard input. The model is any Hugging Face causal language model
+    on disk. A base model goes on after its answer with a question of its own: where the answer ends is known from the
+    format. Asked once, only the answer goes to standard output.
 
         primer chat runs/demo/models/mixed --format code --prompt 'def add(a, b):'
     """
@@ -197,15 +198,18 @@ def _obey(session: _Session, line: str) -> None:
     elif command == "/format":
         matching = [form for form in FORMATS if form == value]
         if not matching:
-            raise PrimerError(f"There is no format {value!r}.", f"{did_you_mean(value, FORMATS)}{', '.join(FORMATS)}.")
+            raise PrimerError(
+                f"There is no format {value!r}.", f"{did_you_mean(value, FORMATS)}Formats: {', '.join(FORMATS)}."
+            )
         session.form = matching[0]
     elif command == "/temperature":
         session.sampling = replace(session.sampling, temperature=_number(value, float))
     elif command == "/tokens":
         session.sampling = replace(session.sampling, tokens=_number(value, int))
     elif command == "/seed":
-        session.seed = _number(value, int)
-        session.writer.reseed(session.seed)
+        seed = _number(value, int)
+        session.writer.reseed(seed)
+        session.seed = seed
     else:
         raise PrimerError(f"There is no command {command}.", "/help shows those that there are.")
     if command in ("/temperature", "/tokens", "/seed"):

@@ -18,17 +18,20 @@ def export_command(
         typer.Option("--type", help="Of the matrices; q8_0 has 8 bits a weight and a scale for 32."),
     ] = "f16",
 ) -> None:
-    """Write a model as a GGUF file, which llama.cpp and what is built on it run.
+    """Write a model as a GGUF file, for llama.cpp.
 
-    The tokenizer goes in with it, and divides texts into the same tokens there. A model directory needs no export for
-    transformers and vLLM.
+    What is built on llama.cpp runs it too. The tokenizer goes in with it, and divides texts into the same tokens there.
+    A model directory needs no export for transformers and vLLM.
     """
     from primer.model_folder import find_model
     from primer.progress import say
 
     folder = find_model(model)
-    if gguf.is_dir() or not gguf.absolute().parent.is_dir():
-        problem = "is a directory" if gguf.is_dir() else "lies in a directory that does not exist"
+    if gguf.exists() and not gguf.is_file():  # a device would be replaced by the file
+        problem = "is a directory" if gguf.is_dir() else "is no ordinary file"
+    else:
+        problem = "" if gguf.absolute().parent.is_dir() else "lies in a directory that does not exist"
+    if problem:
         raise PrimerError(f"{gguf} {problem}.", "Name a file in a directory that is there, such as model.gguf.")
     from train.gguf_file import write_gguf
 

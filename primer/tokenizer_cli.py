@@ -126,7 +126,10 @@ def _find_tokenizer(folder: Path) -> Any:
 
     for place in (folder, folder / "tokenizer", folder / "tokens"):
         if (place / "tokenizer.json").is_file():
-            return load_tokenizer(place)
+            try:
+                return load_tokenizer(place)
+            except PrimerError as error:  # its remedy is a run folder's: to delete what holds it
+                raise PrimerError(error.problem, "Make or copy it again, or name another folder.") from None
     raise PrimerError(
         f"{folder} holds no tokenizer.json, nor does {folder / 'tokenizer'}.",
         "Name a model directory, or a run folder after `primer tokenizer train` or `primer train`.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from primer.cli_options import Overrides, RecipePath, RunPath, take_steps
+from primer.errors import PrimerError
 from primer.synth_cli import make_corpora
 
 if TYPE_CHECKING:
@@ -39,12 +40,18 @@ def train_command(
     """Train one model for each variant of the recipe.
 
     Ctrl-C and SIGTERM stop after the step with a checkpoint; the same command goes on, to the same weights, with any
-    engine and number of processes. Many machines: start the command by torchrun on each of them.
+    engine and number of processes. Many machines: start the command by torchrun on each of them
+    (torchrun ... -m -- primer.cli train ...).
     """
     settings = [*(set_ or []), *([f"train.engine={engine}"] if engine else [])]
     if dry_run:
         _dry_run(recipe, settings, run, processes)
-    elif (processes > 1 or supervise) and "RANK" not in os.environ:
+    elif processes > 1 or supervise:
+        if "RANK" in os.environ:
+            raise PrimerError(
+                "--processes and --supervise start processes, but this one was started by torchrun (it has RANK).",
+                "Leave them out and give torchrun --nproc-per-node and --max-restarts, or unset RANK.",
+            )
         raise typer.Exit(_supervised(recipe, settings, run, processes, supervise))
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _train_together(recipe, settings, run)
@@ -123,11 +130,9 @@ def _train_together(path: Path, settings: list[str], run: Path | None) -> None:
     def train_with_all(recipe: Recipe, folder: RunFolder) -> None:
         train_variants(recipe, folder, world)
 
-    try:
-        if world.first:
-            take_steps((make_corpora, train_with_all), path, settings, run)
-            world.told(None)
-        else:
-            follow(load_recipe(path, settings), world)
-    finally:
-        leave_world(world)
+    if world.first:
+        take_steps((make_corpora, train_with_all), path, settings, run)
+        world.told(None)
+    else:
+        follow(load_recipe(path, settings), world)
+    leave_world(world)

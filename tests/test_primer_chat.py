@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -186,7 +189,7 @@ def test_commands_change_how_the_model_is_asked_and_mistakes_are_said(
 ):
     model = reciting("    return x\nprint(f(1))")
     lines = ["/tokens none", "/tokens 0", "/temperature nan", "/format cod", "/form", "/help", "/seed 3", "", "x " * 70]
-    code = ["/format code", "def f(x):", '    """Itself."""', "", "/quit", "never read"]
+    code = [f"/seed {2**64}", "/format code", "def f(x):", '    """Itself."""', "", "/quit", "never read"]
     types_in(monkeypatch, *lines, *code)
     chat_command(folder)
     out, err = capsys.readouterr()
@@ -195,6 +198,7 @@ def test_commands_change_how_the_model_is_asked_and_mistakes_are_said(
     assert "There is no command /form" in err
     assert "the model's context is 64" in err
     assert "seed 3" in err
+    assert "The seed cannot be" in err
     assert "/temperature NUMBER" in out
     assert out.endswith("    return x\n")
     assert model.prompts == ['def f(x):\n    """Itself."""\n']
@@ -228,6 +232,47 @@ def test_what_cannot_be_asked_is_said_in_words(folder: Path, tmp_path: Path):
     assert "nothing to answer" in error(folder, text=" \n")
     assert "not UTF-8" in error(folder, text=b"\xff\xfe")
     assert "the model's context is 64" in error(folder, "--prompt", "word " * 70)
+
+
+def test_what_transformers_would_make_up_is_refused(folder: Path, tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    def changed(name: str) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / name))
+
+    def error(model: Path) -> str:
+        return str(ask(model, "--prompt", "x").exception)
+
+    silent = changed("silent")
+    for path in silent.glob("tokenizer*"):
+        path.unlink()
+    assert "its tokenizer is missing" in error(silent)
+    partial = changed("partial")
+    tensors = load_file(partial / "model.safetensors")
+    del tensors["model.final_layernorm.bias"]
+    save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+    assert "lack 1 tensor(s), model.final_layernorm.bias among them" in error(partial)
+    foreign = changed("foreign")
+    tokenizer = json.loads((foreign / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["ZZ"] = 99_999
+    (foreign / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "they are of different models" in error(foreign)
+
+
+def test_an_export_replaces_files_alone(folder: Path, tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, problem in (
+        (pipe, "is no ordinary file"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "none" / "x.gguf", "lies in a directory that does not exist"),
+    ):
+        result = CliRunner().invoke(app, ["export", str(folder), "--gguf", str(path)])
+        assert isinstance(result.exception, PrimerError)
+        assert problem in str(result.exception)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_both_commands_are_known_without_torch():

@@ -103,6 +103,7 @@ def test_without_a_trial_the_time_is_what_the_plan_assumes(monkeypatch: pytest.M
     assert "assumed: plan.cpu_gflops 10 on 1 core(s)" in _shown(facts, monkeypatch)
     on_gpu = _facts(recipe(plan=Planning(training_utilisation={"h200": 0.3})), _H200, ranks=2)
     assert on_gpu.utilisation == pytest.approx(0.3)
+    assert "(assumed: plan.training_utilisation, 30.0% of the peak" in _shown(on_gpu, monkeypatch)
     unknown = _facts(recipe(), Hardware(torch.device("cuda", 0), "bf16", "NVIDIA New", None))
     assert unknown.ends is None
     assert "not known: nothing is known of this GPU" in _shown(unknown, monkeypatch)

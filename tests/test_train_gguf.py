@@ -208,6 +208,7 @@ def test_what_llama_cpp_would_run_otherwise_is_refused_and_leaves_no_file(small:
     damaged = changed("damaged")
     (damaged / "model.safetensors").write_bytes(b"nothing")
     assert "model.safetensors cannot be read" in refused(damaged)
+    assert "lacks tensors: attn_k.bias of 1 block(s), " in refused(changed("short", num_hidden_layers=3))
     other = changed("tokenizer")
     settings = json.loads((other / "tokenizer.json").read_text())
     (other / "tokenizer.json").write_text(json.dumps({**settings, "normalizer": {"type": "NFC"}}))

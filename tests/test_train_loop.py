@@ -16,6 +16,7 @@ from primer.recipe import Recipe
 from primer.run import RunFolder
 from train import loop
 from train.checkpoint import CheckpointStore
+from train.dry_run import dry_run
 from train.engine import Outcome, TorchEngine
 from train.hardware import Hardware, choose_hardware, cpu_bytes, even_split, first_micro_batch
 from train.mixture import Mixture
@@ -28,6 +29,7 @@ from train.tokenizer import load_tokenizer, tokenizer_hash
 from train.training_log import read_log
 from train.validation import Validation
 from train.watch import Watch
+from train.world import join_world
 
 
 def _train(path: Path, asked: Recipe) -> Path:
@@ -321,3 +323,45 @@ def test_a_pass_that_does_not_fit_leaves_no_trace(uninterrupted: Path, tmp_path:
     assert trainer._try_pass(4)
     assert all(p.grad is None for p in trainer.model.parameters())
     assert trainer.engine.snapshot()[1]["optimizer_steps"] == 0
+
+
+def test_the_trial_is_as_full_and_as_connected_as_a_step(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trainer = _trainer(tmp_path, recipe(), uninterrupted)
+    accumulate, seen = TorchEngine.accumulate, []
+
+    def looked_at(engine: TorchEngine, *tensors: torch.Tensor, last: bool) -> torch.Tensor:
+        seen.append((all(p.grad is not None for p in engine.parameters.values()), last))
+        return accumulate(engine, *tensors, last=last)
+
+    monkeypatch.setattr(TorchEngine, "accumulate", looked_at)
+    trainer.prepare()
+    assert seen[0] == (True, False)  # whether it fits: beside the gradients of the passes before, all by itself
+    assert seen[-1][1]  # how fast: processes exchange gradients, DDP for the first time
+
+
+def test_a_dry_run_shows_the_page_of_what_this_machine_cannot_train(capsys: pytest.CaptureFixture[str]):
+    available = dict.fromkeys(recipe().used_sources(), 10_000)
+    with pytest.raises(PrimerError, match="precision is fp16"):
+        dry_run(recipe(train={"precision": "fp16"}), available, 1)
+    assert "what is about to be trained" in capsys.readouterr().err
+    with pytest.raises(PrimerError, match=r"8 sequences .* among 3 processes"):
+        dry_run(recipe(), available, 3)
+    assert not capsys.readouterr().err
+
+
+def test_processes_beyond_the_gpus_join_and_are_told_so_later(monkeypatch: pytest.MonkeyPatch):
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for name in ("init_process_group", "new_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
+    for rank in range(2):
+        for key, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}.items():
+            monkeypatch.setenv(key, str(value))
+        assert join_world().rank == rank
+    assert taken == [0]
+    with pytest.raises(PrimerError, match="process 2 on this machine, which has 1 GPU"):
+        choose_hardware(recipe(train={"device": "cuda"}).train, 1)

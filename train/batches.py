@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -62,7 +63,9 @@ class Batches:
         self.share = sequences // world.size
         self._offset = world.rank * self.share
         # A GPU must not wait for a copy: the next pass is fetched while this one is computed. A CPU computes both.
-        self._fetcher = ThreadPoolExecutor(1, "batches") if device.type == "cuda" else None
+        # Its thread would pin memory by way of GPU 0, and so take some of that GPU's, whichever this process has.
+        ours = partial(torch.cuda.set_device, device)
+        self._fetcher = ThreadPoolExecutor(1, "batches", initializer=ours) if device.type == "cuda" else None
         self._ahead: tuple[_Cut, Future[Pass]] | None = None
 
     def passes(self, batch: int, micro_batch: int) -> Iterator[Pass]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def train_model(recipe: Recipe, variant: Variant, tokens: Path, folder: Path, wo
             shard.verify()
     hardware = choose_hardware(recipe.train, world.local_rank)
     shape = Shape.of(recipe.model, model_vocabulary(tokenizer, recipe.tokenizer.kind))
+    gc.collect()  # the model trained before this one, which may be held in cycles, off the device
     model = Phi(shape)
     model.initialize(recipe.seed)
     title = f"models/{variant.name}"

@@ -101,7 +101,7 @@ def _smoothed(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
     smooth = [(means[i][0], sum(y for _, y in some) / len(some)) for i, some in enumerate(near)]
     upper = [(group[-1][0], max(y for _, y in group)) for group in groups]
     lower = [(group[-1][0], min(y for _, y in group)) for group in groups]
-    return smooth, [*upper, *reversed(lower)] if each > 1 else means
+    return smooth, [*upper, *reversed(lower)] if each > 1 else []
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

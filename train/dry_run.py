@@ -8,13 +8,15 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from primer.errors import PrimerError
 from primer.progress import say
 from primer.recipe import Recipe, SourceName
+from train.cpu import prepare_cpu
 from train.facts_page import Surroundings, derive, facts_line, facts_page
-from train.hardware import choose_hardware, first_micro_batch
-from train.loop import Trainer
+from train.hardware import Hardware, choose_hardware, first_micro_batch
+from train.loop import Trainer, check_division
 from train.model import Phi
 from train.portions import mixed_portions
 from train.shape import Shape
@@ -52,13 +54,16 @@ def dry_run(recipe: Recipe, available: Mapping[SourceName, int], processes: int)
     Raises:
         PrimerError: If the machine cannot train this model; what follows from the recipe has been shown.
     """
-    hardware = choose_hardware(recipe.train)
+    check_division(recipe.train.batch_tokens // recipe.model.context, processes)
     shape = Shape.of(recipe.model, recipe.tokenizer.vocabulary_size)
     mixed = mixed_portions(recipe, available)
     problem: PrimerError | None = None
+    precision = "fp32" if recipe.train.precision == "auto" else recipe.train.precision
+    hardware = Hardware(torch.device("cpu"), precision, "CPU", None)
     speed, micro_batch = None, 1
     try:
-        speed, micro_batch = _trial(recipe, shape, processes)
+        hardware = choose_hardware(recipe.train)
+        speed, micro_batch = _trial(recipe, shape, hardware, processes)
     except PrimerError as error:
         problem = error
     around = Surroundings.look(hardware, Path())
@@ -71,11 +76,10 @@ def dry_run(recipe: Recipe, available: Mapping[SourceName, int], processes: int)
     say("A dry run: nothing was changed.")
 
 
-def _trial(recipe: Recipe, shape: Shape, processes: int) -> tuple[float, int]:
+def _trial(recipe: Recipe, shape: Shape, hardware: Hardware, processes: int) -> tuple[float, int]:
     """Tokens a second of all processes, and sequences of a pass."""
-    hardware = choose_hardware(recipe.train)
     share = recipe.train.batch_tokens // recipe.model.context // processes
-    first_micro_batch(shape, share, hardware)  # refuses before a model is made that does not fit
+    first_micro_batch(shape, share, hardware, processes)  # refuses before a model is made that does not fit
     model = Phi(shape)
     model.initialize(recipe.seed)
     with TemporaryDirectory() as folder:
@@ -83,4 +87,6 @@ def _trial(recipe: Recipe, shape: Shape, processes: int) -> tuple[float, int]:
             recipe, "dry run", model, RandomTokens(shape.vocabulary, shape.context), hardware, Path(folder)
         )
         trainer.batches.share = share
+        if hardware.device.type == "cpu":
+            prepare_cpu(recipe.train.threads, processes)  # one of them has its share of the cores
         return trainer.prepare(resume=False) * processes, trainer.micro_batch

@@ -122,9 +122,11 @@ class TorchEngine:
         return loss.detach()
 
     def trial(self, tokens: Tensor, targets: Tensor, documents: Tensor | None) -> Tensor:
-        """As :class:`Engine` says; beside the optimizer's moments, which may not be there yet."""
+        """As :class:`Engine` says; beside gradients of passes before it, and moments, which may not be there yet."""
         missing = [] if self.optimizer.state else list(self.parameters.values())
         moments = [torch.empty_like(p) for p in missing for _ in MOMENTS]
+        for p in self.parameters.values():
+            p.grad = torch.zeros_like(p)
         try:
             return self.accumulate(tokens, targets, documents, last=False)
         finally:
@@ -136,7 +138,7 @@ class TorchEngine:
         norm = get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
         wish = torch.tensor(float(stop), device=loss.device)
         numbers = self.world.total(torch.stack([loss, norm / self.world.size, wish]))
-        # The only place where the CPU waits for the GPU: once a step.
+        # The CPU waits for the GPU once a step: here. (In fp16 once more, below, for the loss scale.)
         loss_value, norm_value, stops = numbers.tolist()
         finite = math.isfinite(loss_value) and math.isfinite(norm_value)
         if finite and self.train.gradient_clip is not None:
@@ -151,7 +153,8 @@ class TorchEngine:
 
     def clear(self) -> None:
         """As :class:`Engine` says."""
-        self.optimizer.zero_grad(set_to_none=True)
+        # Of several processes they lie in what is exchanged: let go, they would be there once more in the next step.
+        self.optimizer.zero_grad(set_to_none=self.world.size == 1)
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """As :class:`Engine` says; ranks but the first give nothing."""

@@ -198,8 +198,7 @@ def _assumed(recipe: Recipe, hardware: Hardware, ranks: int, per_token: float) -
     kind = gpu_called(hardware.name)
     if kind is None:
         return None, "nothing is known of this GPU"
-    share = recipe.plan.training_utilisation[kind]
-    return planned_flops(recipe, kind, ranks) / per_token, f"assumed: plan.training_utilisation {share:.0%} of the peak"
+    return planned_flops(recipe, kind, ranks) / per_token, "assumed: plan.training_utilisation"
 
 
 def facts_page(facts: TrainingFacts) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +61,9 @@ _NEEDED_BY = {
 # Mixtral's experts in safetensors: one matrix each, where a GGUF file has one block for all of a layer.
 _EXPERT = re.compile(r"(.*\.block_sparse_moe\.experts)\.(\d+)\.(w[123])\.weight")
 
+# Which block a tensor of a GGUF file belongs to.
+_BLOCK = re.compile(r"^blk\.\d+\.")
+
 _AGAIN = "Make or copy the model again."
 
 Array = NDArray[np.float32]
@@ -98,6 +101,7 @@ def write_gguf(model: Path, file: Path, kind: TensorType) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
     with ExitStack() as stack:
         tensors = list(_tensors(_sources(model, stack), settings, architecture, _TYPES[kind][0], model))
+        _check_whole(tensors, settings["num_hidden_layers"], model)
         writer = gguf.GGUFWriter(temporary, gguf.MODEL_ARCH_NAMES[architecture])
         stack.callback(temporary.unlink, missing_ok=True)
         stack.callback(writer.close)
@@ -226,6 +230,16 @@ def _tensors(
         full = len(shape) == 1 or ".ffn_gate_inp." in name
         kept = gguf.GGMLQuantizationType.F32 if full else matrices
         yield _Tensor(name, shape, kept, partial(_load, sources, parts, shape, interleaved))
+
+
+def _check_whole(tensors: Sequence[_Tensor], layers: int, model: Path) -> None:
+    """Refuse a model that lacks a tensor: its file would be written, and then not load."""
+    found = Counter(_BLOCK.sub("", tensor.name) for tensor in tensors)
+    blocks = {name for name in found if not name.startswith(("token_embd.", "output"))}
+    lacking = [f"{name} of {layers - found[name]} block(s)" for name in sorted(blocks) if found[name] != layers]
+    lacking += [name for name in ("token_embd.weight", "output_norm.weight") if not found[name]]
+    if lacking or not blocks:
+        raise PrimerError(f"{model} lacks tensors: {', '.join(lacking) or 'all blocks'} (llama.cpp's names).", _AGAIN)
 
 
 def _load(sources: Mapping[str, Any], parts: list[str], shape: tuple[int, ...], heads: int | None) -> Array:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ import torch
 from primer.errors import PrimerError
 from primer.progress import Bar, bar, say
 from primer.recipe import Recipe
-from train.batches import Batches, Pass, Sequences
+from train.batches import Batches, Sequences
 from train.checkpoint import CheckpointStore
 from train.cpu import prepare_cpu
 from train.engine import Engine, Outcome, make_engine
@@ -85,7 +85,7 @@ class Trainer:
         self.engine: Engine = make_engine(model, recipe.train, hardware, self.world)
         self.context, self.seed = recipe.model.context, recipe.seed
         self.sequences = recipe.train.batch_tokens // self.context
-        _check_division(self.sequences, self.world.size)
+        check_division(self.sequences, self.world.size)
         self.batches = Batches(mixture, self.sequences, self.world, self.device, recipe.train.mask_documents)
         self.steps = recipe.train.tokens // recipe.train.batch_tokens
         self.flops = flops_per_token(model.shape, causal=False)
@@ -131,7 +131,8 @@ class Trainer:
         if self.watch:
             self.watch.open(self.step)
         try:
-            with self._signals(), _no_garbage_collection(), bar(self.title, self.steps, "steps") as progress:
+            shown = bar(self.title, self.steps, "steps") if self.world.first else nullcontext()
+            with self._signals(), _no_garbage_collection(), shown as progress:
                 self._loop(progress)
         finally:
             if self.watch:
@@ -141,7 +142,7 @@ class Trainer:
         self.engine.finish()
         return Trained(self.seconds, self.skipped, len(self.left_out), self.micro_batch)
 
-    def _loop(self, progress: Bar) -> None:
+    def _loop(self, progress: Bar | None) -> None:
         saved = clock = time.monotonic()
         while self.step < self.steps:
             batch = batch_of(self.step, self.left_out)
@@ -159,7 +160,7 @@ class Trainer:
                 if self.watch and self.watch.due(self.step):
                     self._beat("validating")
                     self.watch.look(self.step, self.model)
-                if self.world.told(self.guard.calm and self._checkpoint_due(now - saved)):
+                if self.guard.calm and self.world.any(self._checkpoint_due(now - saved)):
                     self._save()
                     saved = time.monotonic()
             clock = time.monotonic()  # none of this counts as training
@@ -194,9 +195,11 @@ class Trainer:
             places = (self.seed, self.step, number, self.world.rank)
             torch.manual_seed(hash(places))  # of whole numbers, so the same in every process
 
-    def _note(self, batch: int, rate: float, outcome: Outcome, speed: float, progress: Bar) -> None:
+    def _note(self, batch: int, rate: float, outcome: Outcome, speed: float, progress: Bar | None) -> None:
         if self.watch:
             self.watch.note(self.step, batch, rate, outcome, speed)
+        if progress is None:
+            return
         peak = self.hardware.peak_flops
         used = f", {speed * self.flops / (peak * self.world.size):.1%} MFU" if peak else ""
         progress.update(self.step, f"loss {outcome.loss:.3f}, lr {rate:.2g}, {speed:,.0f} tokens/s{used}")
@@ -220,6 +223,7 @@ class Trainer:
 
     def _save(self) -> None:
         self._beat("saving")
+        gc.collect()  # what little there is by now
         if self.watch:
             self.watch.flush()  # the rows before it belong to the checkpoint
         self.store.wait()  # before another copy of everything is made
@@ -254,7 +258,7 @@ class Trainer:
         """Find a number of sequences that fits into one pass, before the first step."""
         share, asked = self.batches.share, self.train.micro_batch
         found = self.micro_batch or first_micro_batch(self.model.shape, share, self.hardware, self.world.size)
-        self.micro_batch = min(asked or found, share)
+        self.micro_batch = self.world.told(min(asked or found, share))  # by rank 0's memory: all take as many passes
         if self.device.type == "cpu":  # memory was estimated; what else may fail fails with one sequence too
             self._try_pass(1)
             return
@@ -271,7 +275,8 @@ class Trainer:
         """Whether a forward and backward pass fits into the device's memory. Changes nothing else."""
         fits = True
         try:
-            self._try(self.batches.trial(sequences))
+            trial = self.batches.trial(sequences)
+            self.engine.trial(trial.tokens, trial.targets, trial.documents)
         except torch.cuda.OutOfMemoryError:
             fits = False
         # After the handler, not in it: there the error still holds on to the pass's tensors.
@@ -281,16 +286,17 @@ class Trainer:
         return fits
 
     def _trial_speed(self) -> float:
+        """The first pass of all that processes exchange gradients after: DDP then sets the order of its sums.
+
+        Here rather than in a step, so that a training that goes on sums as one that never stopped.
+        """
         trial = self.batches.trial(self.micro_batch)
         started = time.monotonic()
-        self._try(trial).item()
+        self.engine.accumulate(trial.tokens, trial.targets, trial.documents, last=True).item()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.engine.clear()
         return trial.tokens.numel() * self.world.size / (time.monotonic() - started)
-
-    def _try(self, each: Pass) -> torch.Tensor:
-        return self.engine.trial(each.tokens, each.targets, each.documents)
 
     def _beat(self, phase: str) -> None:
         if self.heartbeat:
@@ -331,7 +337,12 @@ def _no_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _check_division(sequences: int, processes: int) -> None:
+def check_division(sequences: int, processes: int) -> None:
+    """Make sure that the sequences of a step can be divided among some processes.
+
+    Raises:
+        PrimerError: If not.
+    """
     if sequences % processes:
         raise PrimerError(
             f"A batch of {sequences:,} sequences (train.batch_tokens / model.context) cannot be divided evenly among "

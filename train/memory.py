@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from train.shape import Shape, parameter_count
 
 # Logits held at a time (train/head_loss.py).
-_CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
+_CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**28}
 _SMALLEST_CHUNK = 128
 
 

@@ -92,7 +92,7 @@ def model_card(
         "## Limits",
         _LIMITS,
         "## How to use it",
-        _use(recipe, variant),
+        _use(recipe),
         "## Data",
         _data(facts, corpora),
         "## Training",
@@ -105,7 +105,7 @@ def model_card(
         "## Completions",
         _completions(completions),
         "## How to make it again",
-        _again(recipe, facts),
+        _again(facts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -145,22 +145,23 @@ def _percent(variant: Variant) -> dict[str, float]:
     return {source: 100 * share for source, share in variant.mixture.items() if share}
 
 
-def _use(recipe: Recipe, variant: Variant) -> str:
-    path = f"runs/{recipe.name}/models/{variant.name}"
+def _use(recipe: Recipe) -> str:
     prompt = json.dumps(recipe.train.prompts[0] if recipe.train.prompts else "The water cycle begins when")
     return f"""\
+In this directory:
+
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{path}")
-tokenizer = AutoTokenizer.from_pretrained("{path}")
+model = AutoModelForCausalLM.from_pretrained(".")
+tokenizer = AutoTokenizer.from_pretrained(".")
 inputs = tokenizer({prompt}, return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=48, do_sample=False)[0]))
 ```
 
 ```sh
-primer chat {path}
-vllm serve {path}    # not tried with this model
+primer chat .
+vllm serve .    # not tried with this model
 ```
 
 The context is {recipe.model.context:,} tokens."""
@@ -268,15 +269,15 @@ def _completions(completions: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join([f"After step {last:,}, always the likeliest token; not chosen.", *blocks])
 
 
-def _again(recipe: Recipe, facts: Mapping[str, Any]) -> str:
+def _again(facts: Mapping[str, Any]) -> str:
     ranks = facts.get("processes", 1)
     processes = f" --processes {ranks}" if ranks > 1 else ""
     return f"""\
 The whole recipe, with every default spelled out, is `recipe.yaml` of the run folder:
 
 ```sh
-primer synth runs/{recipe.name}/recipe.yaml
-primer train runs/{recipe.name}/recipe.yaml{processes}
+primer synth recipe.yaml
+primer train recipe.yaml{processes}
 ```
 
 The same corpora, software, device and number of processes give the same model; `manifest.json` names the software."""

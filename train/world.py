@@ -53,6 +53,10 @@ class World:
         distributed.all_reduce(untrue, group=self.control)
         return not untrue.item()
 
+    def any(self, true: bool) -> bool:
+        """Whether it is true for some process; a third of what `told` takes."""
+        return not self.all(not true)
+
     def total(self, numbers: torch.Tensor) -> torch.Tensor:
         """The sum of the processes' tensors, in place."""
         if self.size > 1:
@@ -71,13 +75,14 @@ def join_world() -> World:
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
+        if local_rank < torch.cuda.device_count():  # a training on CPUs may have more processes than there are GPUs
+            torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=_LONGEST_STEP)
     return World(rank, size, local_rank, distributed.new_group(backend="gloo", timeout=_LONGEST_PREPARATION))
 
 
 def leave_world(world: World) -> None:
-    """Part from the others."""
+    """Part from the others, when all is done: with NCCL they wait for each other, so not after an error of one."""
     if world.size > 1:
         distributed.destroy_process_group()
