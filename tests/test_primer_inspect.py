@@ -238,7 +238,9 @@ def terminal(repository: Path, run: Path, *arguments: str) -> Iterator[Screen]:
         os.chdir(repository)
         os.environ["TERM"] = "xterm-256color"
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        os.execv(PRIMER, [str(PRIMER), "synth", "inspect", RECIPE, "--run", str(run), *arguments])
+        command = [str(PRIMER), "synth", "inspect", RECIPE, "--run", str(run), *arguments]
+        # Not what readline, once some test has loaded it, adds to the process's own environment: LINES and COLUMNS.
+        os.execve(PRIMER, command, dict(os.environ))
     screen = Screen(side, process)
     try:
         yield screen
