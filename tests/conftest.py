@@ -18,6 +18,10 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+# A test process inherits them from one that has loaded readline; rich would believe them over the terminal itself.
+for _size in ("LINES", "COLUMNS"):
+    os.environ.pop(_size, None)
+
 # Tests that interrupt themselves must be heard, also where a shell's `&` had the signal ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
