@@ -197,8 +197,11 @@ def main() -> int:
             return _UNEXPECTED
         return _fail(f"The disk is full: {error}", "Free some space; the same command continues where it was.")
     except SystemExit as stop:
-        if stop.code == _INTERRUPTED and "PRIMER_HEARTBEATS" not in os.environ:  # a supervisor says so for all
-            _fail("interrupted.", "Nothing is lost: the same command continues where it was.")
+        if stop.code == _INTERRUPTED:
+            from train.heartbeat import FOLDER
+
+            if FOLDER not in os.environ:  # a supervisor says so for all
+                _fail("interrupted.", "Nothing is lost: the same command continues where it was.")
         raise
     return 0
 

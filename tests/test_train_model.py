@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoder_samples import TINY, WIDE, hugging_face, make_model, make_tokens
+from decoder_samples import TINY, WIDE, make_model, make_tokens
 from torch.nn import functional as F
 
 from primer.recipe import Recipe
@@ -11,7 +11,6 @@ from train.attention import attend, attention_mask
 from train.cpu import prefer_onednn
 from train.head_loss import chunk_places, head_loss, loss_and_gradient
 from train.model import Phi
-from train.names import from_hugging_face, to_hugging_face
 from train.shape import Shape, flops_per_token, parameter_count
 
 PHI_1_5 = Shape.of(Recipe(name="paper").model, CODEGEN_VOCABULARY_SIZE)
@@ -42,31 +41,6 @@ def test_operations_agree_with_torch_s_own_count():
     with FlopCounterMode(display=False) as counter:
         model.logits(tokens).square().sum().backward()
     assert counter.get_total_flops() == flops_per_token(shape, causal=False) * tokens.numel()
-
-
-@pytest.mark.parametrize("shape", [TINY, WIDE])
-def test_logits_equal_hugging_face_both_ways(shape: Shape):
-    tokens = make_tokens(shape)
-    ours, theirs = make_model(shape), hugging_face(shape)
-    with torch.no_grad():
-        theirs.load_state_dict(to_hugging_face(ours.state_dict(), shape), strict=True)
-        torch.testing.assert_close(ours.logits(tokens), theirs(tokens).logits, atol=1e-4, rtol=0)
-        other = hugging_face(shape)
-        ours.load_state_dict(from_hugging_face(other.state_dict(), shape), strict=True)
-        torch.testing.assert_close(ours.logits(tokens), other(tokens).logits, atol=1e-4, rtol=0)
-
-
-def test_gradients_equal_hugging_face():
-    ours, theirs, tokens = make_model(TINY), hugging_face(TINY).train(), make_tokens(TINY)
-    theirs.load_state_dict(to_hugging_face(ours.state_dict(), TINY))
-    inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    (ours.loss(inputs, targets) / targets.numel()).backward()
-    theirs(input_ids=tokens, labels=tokens).loss.backward()
-    reference = {name: p.grad for name, p in theirs.named_parameters()}
-    gradients = to_hugging_face({n: p.grad for n, p in ours.named_parameters() if p.grad is not None}, TINY)
-    assert gradients.keys() == reference.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, reference[name], atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

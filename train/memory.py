@@ -6,10 +6,6 @@ from dataclasses import astuple, dataclass
 
 from train.shape import Shape, parameter_count
 
-# Logits held at a time (train/head_loss.py).
-_CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**28}
-_SMALLEST_CHUNK = 128
-
 
 @dataclass(frozen=True)
 class TrainingMemory:
@@ -52,13 +48,15 @@ def training_memory(
         ranks: Processes that train together.
         micro_batch: Sequences of a pass.
     """
+    from train.head_loss import chunk_places  # PyTorch
+
     number, width = parameter_count(shape), 4 if precision == "fp32" else 2
     if engine == "deepspeed":
         weights, divided = width * number + 4 * number // ranks, ranks
     else:
         weights, divided = (4 if precision == "fp32" else 6) * number, 1
     places = micro_batch * shape.context
-    chunk = min(places, max(_SMALLEST_CHUNK, _CHUNK_ELEMENTS[device] // shape.vocabulary))
+    chunk = min(places, chunk_places(device, shape.vocabulary))
     return TrainingMemory(
         weights=weights,
         gradients=4 * number // divided,
@@ -84,10 +82,9 @@ def place_bytes(shape: Shape, width: int, device: str) -> int:
     from train.attention import LONGEST_EXPLICIT  # PyTorch
 
     norms = 1 if shape.block == "parallel" else 2
-    key_value = (shape.key_value_heads or shape.heads) * shape.head_dimension
-    hidden = shape.feed_forward * (4 if shape.mlp == "swiglu" else 2)
-    hidden *= shape.experts_per_token if shape.experts else 1
-    block = norms * (4 + width) * shape.width + width * (3 * shape.width + 3 * key_value + hidden)
+    _, keys, _ = shape.projections
+    hidden = 2 * shape.mlp_rows * (shape.experts_per_token if shape.experts else 1)
+    block = norms * (4 + width) * shape.width + width * (3 * shape.width + 3 * keys + hidden)
     if device == "cpu" and shape.context <= LONGEST_EXPLICIT:
         block += width * shape.heads * shape.context
     return shape.layers * block + (4 + 2 * width) * shape.width

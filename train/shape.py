@@ -35,24 +35,8 @@ class Shape:
     @classmethod
     def of(cls, model: recipes.Model, vocabulary: int) -> Shape:
         """The shape that a recipe asks for."""
-        return cls(
-            layers=model.layers,
-            heads=model.heads,
-            head_dimension=model.head_dimension,
-            rotary_dimension=model.rotary_dimension,
-            feed_forward=model.feed_forward_width,
-            context=model.context,
-            vocabulary=vocabulary,
-            key_value_heads=model.key_value_heads,
-            window=model.window,
-            norm=model.norm,
-            mlp=model.mlp,
-            block=model.block,
-            biases=model.biases,
-            experts=model.experts,
-            experts_per_token=model.experts_per_token,
-            dropout=model.dropout,
-        )
+        # They have the same names, so that an option cannot be left behind.
+        return cls(**{**model.model_dump(), "feed_forward": model.feed_forward_width}, vocabulary=vocabulary)
 
     @property
     def width(self) -> int:
