@@ -45,7 +45,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizer",),
     "tokens": (),
     "train": ("seed", "model", "train"),
-    "eval": ("seed", "eval.suites", "eval.limit"),
+    "eval": ("seed", *(f"eval.{key}" for key in ("suites", "limit", "samples", "temperature", "backend"))),
     "report": ("name", "description", "seed", "variants", "eval"),
 }
 
@@ -65,7 +65,10 @@ NEVER: frozenset[str] = frozenset(
         *(f"train.{key}" for key in ("checkpoint_seconds", "keep_checkpoints", "keep_every", "trackers")),
         *(f"train.{key}" for key in ("validations", "validation_tokens", "prompts")),  # watched, not followed
         "train.max_epochs",  # a warning, not a result
+        "train.seeds",  # each seed's model is a stage of its own
         "eval.data",  # the hashes of the files in it enter instead
+        "eval.hub",  # likewise
+        "eval.weak_isolation",
         "plan",  # what is foretold, not what is done
     }
 )

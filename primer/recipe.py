@@ -88,12 +88,31 @@ def _phi_variants() -> list[Variant]:
 class Eval(Section):
     """What the models are asked."""
 
-    suites: list[str] = Field([], description="Suites to run; empty means every suite whose data is present.")
+    suites: list[str] = Field(
+        [],
+        description="Suites to run, or groups of them (built-in, benchmarks, common-sense, language, multi-step, "
+        "safety); empty means all whose data is present.",
+    )
     data: str | None = Field(
         None, description="Folder of benchmark data, one folder a suite; null means $PRIMER_EVAL_DATA, if set."
     )
+    hub: bool = Field(True, description="Fetch benchmarks that no folder holds from the Hugging Face hub.")
     limit: int | None = Field(None, ge=1, description="Largest number of rows of a suite; null means all.")
+    samples: int = Field(1, ge=1, le=1000, description="Programs written for each task of code; pass@1 is estimated.")
+    temperature: float = Field(
+        0.0, ge=0, le=10, description="Temperature of those programs; more than one needs it above 0."
+    )
+    backend: Literal["torch", "vllm"] = Field("torch", description="What runs the models.")
+    weak_isolation: bool = Field(
+        False, description="Run generated programs without namespaces where the system allows none."
+    )
     bootstrap_samples: int = Field(2000, ge=100, description="Resamples behind every interval.")
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(f"samples is {self.samples} at temperature 0, where all are the same; raise temperature")
+        return self
 
 
 class Recipe(Section):
@@ -130,7 +149,14 @@ class Recipe(Section):
                 f"train.tokens is {self.train.tokens}; expected at least one batch "
                 f"(train.batch_tokens is {self.train.batch_tokens})"
             )
+        models = [name for variant in self.variants for name in self.model_names(variant)]
+        if len(set(models)) != len(models):
+            raise ValueError(f"with train.seeds the models have the names {models}; expected each once")
         return self
+
+    def model_names(self, variant: Variant) -> list[str]:
+        """The names of a variant's models: its own, and one more for each further training seed."""
+        return [variant.name, *(f"{variant.name}-seed{number}" for number in range(2, self.train.seeds + 1))]
 
     def used_sources(self) -> list[SourceName]:
         """The sources that some variant trains on, in the order of `SOURCES`."""

@@ -144,6 +144,7 @@ class Train(Section):
         description="Deviations above the median of recent losses that are a spike, which takes training back to the "
         "checkpoint before and past the data; null means never.",
     )
+    seeds: int = Field(1, ge=1, le=20, description="Models trained of each variant, each from another seed.")
     max_epochs: float = Field(4.0, gt=0, description="How often a source may be repeated without a warning.")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="auto: fp16 on a GPU, else fp32.")
     engine: Literal["torch", "deepspeed"] = Field(
