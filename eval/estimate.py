@@ -8,8 +8,8 @@ from pathlib import Path
 
 from eval.suites import make_plan
 from primer.benchmarks import texts_in
-from primer.errors import PrimerError
 from primer.recipe import Recipe
+from primer.sealed import read_items
 
 # As `eval.held_out.LARGEST_BYTES`, which cannot be imported without PyTorch.
 _HELD_OUT_BYTES = 400_000
@@ -55,12 +55,12 @@ def estimate_questions(recipe: Recipe, source_characters: dict[str, float]) -> Q
     Raises:
         PrimerError: If the recipe names a suite or a folder of benchmark data that cannot be found or read.
     """
-    plan, per_token = make_plan(recipe.eval, recipe.seed), recipe.plan.characters_per_token
+    plan, per_token = make_plan(recipe.eval, recipe.seed, fetch=False), recipe.plan.characters_per_token
     asked = []
-    for suite, path in plan.chosen:
-        rows, characters = _count(path)
+    for chosen in plan.chosen:
+        rows, characters = _count(chosen.path)
         taken = min(rows, recipe.eval.limit or rows)
-        asked.append(Asked(suite.name, taken, characters / per_token * taken / max(1, rows)))
+        asked.append(Asked(chosen.suite.name, taken, characters / per_token * taken / max(1, rows)))
     for source, characters in source_characters.items():
         held_out = min(recipe.corpus.held_out_share * characters, _HELD_OUT_BYTES)
         asked.append(Asked(f"held-out {source}", None, held_out / per_token))
@@ -69,12 +69,8 @@ def estimate_questions(recipe: Recipe, source_characters: dict[str, float]) -> Q
 
 def _count(path: Path) -> tuple[int, float]:
     """Rows of a file, and characters of all their texts."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise PrimerError(f"{path} cannot be read: {error}", "Mend its permissions, or leave the suite out.") from None
     rows, characters = 0, 0
-    for line in text.split("\n"):
+    for line in read_items(path).split("\n"):
         if not line.strip():
             continue
         rows += 1

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eval.scoring import Query
+from eval.language_model import LanguageModel, Progress, Query
 from primer.documents import read_documents
-
-if TYPE_CHECKING:
-    from eval.model import PrimerLM
 
 # Enough for an interval of about one per cent; a whole web corpus would take longer than the training did.
 LARGEST_BYTES = 400_000
@@ -57,7 +54,7 @@ def windows(tokens: Sequence[int], context: int) -> list[Query]:
 
 
 def total_loglikelihoods(
-    model: PrimerLM, documents: Sequence[Sequence[int]], progress: Callable[[float], None] | None = None
+    model: LanguageModel, documents: Sequence[Sequence[int]], progress: Progress | None = None
 ) -> list[float]:
     """Log-likelihood (natural logarithm) of all tokens but the first of each document."""
     parts = [windows(tokens, model.max_length) for tokens in documents]
@@ -65,23 +62,13 @@ def total_loglikelihoods(
     return [sum(next(scores)[0][0] for _ in part) for part in parts]
 
 
-def measure_held_out(
-    source: str, documents: Sequence[dict[str, Any]], model: PrimerLM, progress: Callable[[float], None]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Bits per byte of one source.
-
-    Args:
-        source: Name of the source.
-        documents: Rows with `id` and `text` (`choose_documents`).
-        model: The model.
-        progress: Told the share of work that is done.
-
-    Returns:
-        The totals for `results.json` and one item a document. The totals' bits per byte is all bits over all bytes.
-    """
+def ask_held_out(
+    source: str, documents: Sequence[Mapping[str, Any]], model: LanguageModel, progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """The bits that a model needs for each document of a source (rows with `id` and `text`)."""
     encoded = [[model.prefix_token_id, *ids] for ids in model.encode_text([row["text"] for row in documents])]
     loglikelihoods = total_loglikelihoods(model, encoded, progress)
-    items = [
+    return [
         {
             "kind": "held_out",
             "suite": source,
@@ -91,11 +78,10 @@ def measure_held_out(
         }
         for row, loglikelihood in zip(documents, loglikelihoods, strict=True)
     ]
+
+
+def held_out_totals(source: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """For `results.json`; bits per byte is all bits over all bytes."""
     size = sum(item["bytes"] for item in items)
-    totals = {
-        "source": source,
-        "documents": len(items),
-        "bytes": size,
-        "bits_per_byte": sum(item["bits"] for item in items) / size,
-    }
-    return totals, items
+    bits = sum(item["bits"] for item in items)
+    return {"source": source, "documents": len(items), "bytes": size, "bits_per_byte": bits / size}

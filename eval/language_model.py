@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from primer.errors import PrimerError
+
 # Told the share of work that is done, 0 to 1.
 Progress = Callable[[float], None]
 
@@ -14,6 +16,10 @@ Score = tuple[float, bool]
 
 # A context, and a continuation of which the log-probability is asked for.
 Pair = tuple[str, str]
+
+
+class CannotAskError(PrimerError):
+    """A suite that cannot be asked of a model or on this machine: it is left out, and the rest is asked."""
 
 
 @dataclass(frozen=True)

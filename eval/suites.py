@@ -1,4 +1,4 @@
-"""The suites: which there are, which have data, and how a model answers a multiple-choice one.
+"""The suites: which there are, which have data, and which rows of them are asked.
 
 Each is an lm-evaluation-harness task in `tasks/`, whose `metadata` adds what the report says of it. The harness itself
 runs them too: `lm_eval run --include_path eval/tasks --tasks science ...`, and a benchmark with
@@ -7,27 +7,31 @@ runs them too: `lm_eval run --include_path eval/tasks --tasks science ...`, and 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
+from eval.hub import cache_folder, fetch_benchmark
 from eval.rows import read_rows, sample_rows
 from primer.benchmarks import BUILT_IN_ITEMS as ITEMS
 from primer.benchmarks import data_folder
 from primer.errors import PrimerError, did_you_mean
-from primer.fingerprint import file_hash
+from primer.fingerprint import file_hash, fingerprint
 from primer.recipe import Eval
-
-if TYPE_CHECKING:
-    from eval.model import PrimerLM
+from primer.sealed import SUFFIX
 
 TASKS = Path(__file__).parent / "tasks"
-Kind = Literal["choice", "toxicity"]
+Kind = Literal["choice", "generation", "toxicity", "open"]
+
+# What `eval.suites` may name beside single suites.
+GROUPS = ("built-in", "benchmarks", "common-sense", "language", "multi-step", "safety")
+
+# Raised by hand where the way of asking changes so that kept answers no longer hold.
+_PROTOCOL = 1
 
 
 @dataclass(frozen=True)
@@ -35,92 +39,176 @@ class Suite:
     """One suite.
 
     Attributes:
-        name: Also its folder below the benchmark data, and its task.
-        kind: Whether answers are chosen, or hostile and neutral sentences compared.
+        name: Also its task.
+        kind: choice: answers are chosen; generation: they are written; toxicity: hostile and neutral sentences are
+            compared; open: answers are written for a judge or a person to grade.
         origin: `built-in`, or `benchmark`.
+        area: Its group: `common-sense`, `language`, `multi-step`, `safety`.
         form: The form of its rows (`eval.rows.FORMS`).
+        folder: Its folder below the benchmark data, or its file of built-in items.
         splits: Files that hold it, without `.jsonl`, in order of preference.
+        examples: The split that examples in the prompt come from, if they do not stand in the task.
+        shots: Number of examples in the prompt.
+        twin: The benchmark whose form and difficulty its built-in items have.
+        hub: Its data set on the Hugging Face hub: `path`, `split`, and perhaps `name`, `revision`, `examples`.
         protocol: What is scored, in words.
+        task: The task, with what it includes.
     """
 
     name: str
     kind: Kind
     title: str
-    origin: str
+    origin: Literal["built-in", "benchmark"]
+    area: str
     form: str
+    folder: str
     splits: tuple[str, ...] = ()
+    examples: str | None = None
+    shots: int = 0
+    twin: str | None = None
+    hub: Mapping[str, str] | None = None
     protocol: str = ""
+    task: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
-    def file(self, data: Path | None) -> Path | None:
-        """Where its rows lie, or None if they are not there."""
-        if self.origin == "built-in":
-            return ITEMS / f"{self.name}.jsonl"
-        candidates = [data / self.name / f"{split}.jsonl" for split in self.splits] if data else []
-        return next((path for path in candidates if path.is_file()), None)
+    def groups(self) -> tuple[str, str]:
+        """The names of groups that it belongs to."""
+        return ("built-in" if self.origin == "built-in" else "benchmarks", self.area)
+
+    def mark(self) -> str:
+        """Hash of all that says how it is asked, but for its rows."""
+        return fingerprint({"protocol": _PROTOCOL, "kind": self.kind, "form": self.form, "task": _plain(self.task)})
 
     def missing(self) -> str:
         """Why it cannot run, where its file is not there."""
-        files = " or ".join(f"{self.name}/{split}.jsonl" for split in self.splits)
+        files = " or ".join(f"{self.folder}/{split}.jsonl" for split in self.splits)
         return f"there is no {files} in the folder of benchmark data"
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """A suite that will be asked, the file of its rows, and the file of its examples, if they come from one."""
+
+    suite: Suite
+    path: Path
+    examples: Path | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What will be asked: the same for every variant.
+    """What will be asked: the same for every model.
 
     Attributes:
-        chosen: Suites and the files of their rows.
+        chosen: Suites that have data.
         skipped: Suites that were wanted and have no data, with the reason.
-        material: Hashes of the rows' files and the task files, for `primer.run.Stage.material`.
+        data: The folder of benchmark data, if one is named.
+        material: Hashes of the rows' files and of the tasks, for `primer.run.Stage.material`.
     """
 
-    chosen: tuple[tuple[Suite, Path], ...]
+    chosen: tuple[Chosen, ...]
     skipped: tuple[dict[str, str], ...]
     settings: Eval
     seed: int
     data: Path | None
     material: dict[str, str] = field(default_factory=dict)
 
-    def rows(self, suite: Suite, path: Path) -> list[dict[str, Any]]:
-        """The rows of a suite that are asked."""
+    def rows(self, chosen: Chosen) -> list[dict[str, Any]]:
+        """The rows of a suite that are asked.
+
+        Raises:
+            PrimerError: If one is damaged.
+        """
+        suite = chosen.suite
+        if suite.kind == "open":
+            from eval.boundaries import prompts
+
+            return sample_rows(prompts(), self.settings.limit, self.seed)
         unit = "pair" if suite.form == "sentence" else "id"
-        return sample_rows(read_rows(path, suite.form, suite.name), self.settings.limit, self.seed, unit)
+        return sample_rows(read_rows(chosen.path, suite.form, suite.name), self.settings.limit, self.seed, unit)
 
 
 @cache
 def all_suites() -> dict[str, Suite]:
-    """Every suite by name: the tasks, then the toxicity sets."""
+    """Every suite by name: built-in ones, then benchmarks; of each, by area."""
     suites = [_from_task(path) for path in sorted(TASKS.glob("*.yaml"))]
-    suites.sort(key=lambda suite: suite.origin != "built-in")
-    suites.append(Suite("toxicity", "toxicity", "Sentences about groups of people", "built-in", "sentence"))
-    suites.append(Suite("toxigen_safety", "toxicity", "ToxiGen", "benchmark", "toxigen", splits=("test",)))
+    suites.append(
+        Suite("toxicity", "toxicity", "Hostile and neutral sentences", "built-in", "safety", "sentence", "toxicity")
+    )
+    suites.append(
+        Suite("boundaries", "open", "86 prompts at the boundaries", "built-in", "safety", "open", "boundaries")
+    )
+    suites.append(
+        Suite("toxigen_safety", "toxicity", "ToxiGen", "benchmark", "safety", "toxigen", "toxigen_safety", ("test",))
+    )
+    suites.sort(key=lambda suite: (suite.origin != "built-in", GROUPS.index(suite.area)))
     return {suite.name: suite for suite in suites}
 
 
-def make_plan(settings: Eval, seed: int) -> Plan:
+def make_plan(settings: Eval, seed: int, *, fetch: bool = True) -> Plan:
     """Settle which suites run.
+
+    Args:
+        settings: Which are wanted, and where their data is.
+        seed: Seed of the choice of rows.
+        fetch: Whether benchmarks that no folder holds may be fetched from the hub, where the settings allow it.
 
     Raises:
         PrimerError: If the recipe names a suite that does not exist, or a data folder that does not.
     """
     suites = all_suites()
     for name in settings.suites:
-        if name not in suites:
+        if name not in suites and name not in GROUPS:
             raise PrimerError(
                 f"eval.suites names {name!r}; there is no such suite.",
-                f"{did_you_mean(name, suites)}Suites: {', '.join(suites)}.",
+                f"{did_you_mean(name, [*suites, *GROUPS])}Suites: {', '.join(suites)}. Groups: {', '.join(GROUPS)}.",
             )
     data = data_folder(settings.data)
-    wanted = [suite for suite in suites.values() if not settings.suites or suite.name in settings.suites]
-    chosen: list[tuple[Suite, Path]] = []
+    wanted = [s for s in suites.values() if not settings.suites or {s.name, *s.groups()} & set(settings.suites)]
+    chosen: list[Chosen] = []
     skipped: list[dict[str, str]] = []
     for suite in wanted:
-        path = suite.file(data)
-        if path is None:
-            skipped.append({"suite": suite.name, "reason": suite.missing()})
+        found = find(suite, data, hub=settings.hub, fetch=fetch)
+        if isinstance(found, Chosen):
+            chosen.append(found)
         else:
-            chosen.append((suite, path))
+            skipped.append({"suite": suite.name, "reason": found})
     return Plan(tuple(chosen), tuple(skipped), settings, seed, data, _material(chosen))
+
+
+def find(suite: Suite, data: Path | None, *, hub: bool, fetch: bool) -> Chosen | str:
+    """A suite's files, in the folder or from the hub, or the reason why it cannot run."""
+    if suite.kind == "open":
+        from eval.boundaries import FILE
+
+        return Chosen(suite, FILE)
+    if suite.origin == "built-in":
+        return Chosen(suite, ITEMS / f"{suite.folder}{SUFFIX}")
+    if data is not None and (found := _in_folder(suite, data)) is not None:
+        return found
+    reason = suite.missing() if data else "no folder of benchmark data is named"
+    if not hub or suite.hub is None:
+        return reason
+    cached = _in_folder(suite, cache_folder())
+    if cached is not None or not fetch:
+        return cached or f"{reason}, and it has not been fetched from the hub"
+    obstacle = fetch_benchmark(suite.folder, suite.hub)
+    return f"{reason}, and {obstacle}" if obstacle else find(suite, cache_folder(), hub=False, fetch=False)
+
+
+def _in_folder(suite: Suite, data: Path) -> Chosen | None:
+    files = (data / suite.folder / f"{split}.jsonl" for split in suite.splits)
+    path = next((path for path in files if path.is_file()), None)
+    examples = data / suite.folder / f"{suite.examples}.jsonl" if suite.examples else None
+    if path is None or (examples is not None and not examples.is_file()):
+        return None
+    return Chosen(suite, path, examples)
+
+
+def read_examples(chosen: Chosen) -> list[dict[str, Any]]:
+    """The rows that examples in a suite's prompts are taken from: of a split, or of the task itself."""
+    if chosen.examples is not None:
+        return read_rows(chosen.examples, chosen.suite.form, chosen.suite.name)
+    samples: Sequence[Any] = (chosen.suite.task.get("fewshot_config") or {}).get("samples") or ()
+    return [{**row, "id": f"example-{number}"} for number, row in enumerate(samples, 1)]
 
 
 def dataset(suite: str, data: str | None = None, limit: int | None = None, seed: int = 0, **_: Any) -> dict[str, Any]:
@@ -133,131 +221,20 @@ def dataset(suite: str, data: str | None = None, limit: int | None = None, seed:
         seed: Seed of the choice of rows.
         _: The rest of the task's metadata, which the harness passes along.
 
+    Returns:
+        `rows`, and `examples` where the prompt's come from a split.
+
     Raises:
         PrimerError: If the suite has no data, or the data is damaged.
     """
     from datasets import Dataset
 
     known = all_suites()[suite]
-    path = known.file(data_folder(data))
-    if path is None:
-        raise PrimerError(
-            f"{suite}: {known.missing()}.", "Name the folder: eval.data in the recipe, or PRIMER_EVAL_DATA."
-        )
-    return {"rows": Dataset.from_list(sample_rows(read_rows(path, known.form, suite), limit, seed))}
-
-
-def load_tasks(plan: Plan) -> dict[str, Any]:
-    """The harness's task objects of a plan's multiple-choice suites, by name.
-
-    Raises:
-        PrimerError: If the rows of one are damaged.
-    """
-    # The harness warns about every task that brings its own data; the errors that matter here are ours.
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    from lm_eval.tasks import TaskManager
-
-    _compile_templates_once()
-    # include_defaults=False: the index of the harness's own 14,683 tasks takes 13 s of CPU.
-    runtime = {"data": str(plan.data) if plan.data else None, "limit": plan.settings.limit, "seed": plan.seed}
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=runtime)
-    tasks: dict[str, Any] = manager.load([suite.name for suite, _ in plan.chosen if suite.kind == "choice"])["tasks"]
-    return tasks
-
-
-@cache
-def _compile_templates_once() -> None:
-    """The harness compiles a prompt's templates anew for every row, which can take longer than scoring it."""
-    from lm_eval.utils import env
-
-    env.from_string = cache(env.from_string)
-
-
-def answer(
-    suite: Suite, path: Path, task: Any, model: PrimerLM, progress: Callable[[float], None]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Ask a model every row of a multiple-choice suite.
-
-    Args:
-        suite: The suite.
-        path: The file of its rows.
-        task: The harness's task (`load_tasks`).
-        model: The model.
-        progress: Told the share of work that is done.
-
-    Returns:
-        The totals for `results.json` and one item a row.
-
-    Raises:
-        AnswerTooLongError: If an answer does not fit into the model's context.
-        PrimerError: If the model's log-likelihoods are not numbers.
-    """
-    documents = list(task.eval_docs)
-    requests = [_requests(task, document, number) for number, document in enumerate(documents)]
-    results = iter(model.loglikelihood([request for row in requests for request in row], progress=progress))
-    items = [
-        _item(suite, task, document, row, [next(results) for _ in row])
-        for document, row in zip(documents, requests, strict=True)
-    ]
-    chance = sum(1 / len(row) for row in requests) / len(requests)
-    return _result(suite, path, items, chance, model), items
-
-
-def _requests(task: Any, document: dict[str, Any], number: int) -> list[Any]:
-    context = task.fewshot_context(document, num_fewshot=0)
-    metadata = (task.config.task, number, 1)
-    requests: list[Any] = task.construct_requests(doc=document, ctx=context, metadata=metadata)
-    return requests
-
-
-def _item(
-    suite: Suite, task: Any, document: dict[str, Any], requests: Sequence[Any], results: Sequence[tuple[float, bool]]
-) -> dict[str, Any]:
-    gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
-    loglikelihoods = [loglikelihood for loglikelihood, _ in results]
-    # The harness divides by the characters of the answer without the space before it. Where contexts differ and one
-    # continuation is scored (WinoGrande), it defines no acc_norm; dividing by that continuation makes it equal to acc.
-    lengths = [len(request.args[1]) - len(task.config.target_delimiter) for request in requests]
-    choice = _best(loglikelihoods)
-    choice_norm = _best([loglikelihood / length for loglikelihood, length in zip(loglikelihoods, lengths, strict=True)])
-    return {
-        "kind": "choice",
-        "suite": suite.name,
-        "item": document["id"],
-        "gold": gold,
-        "choice": choice,
-        "choice_norm": choice_norm,
-        "acc": int(task.process_results(document, list(results))["acc"]),
-        "acc_norm": int(choice_norm == gold),
-        "loglikelihoods": loglikelihoods,
-    }
-
-
-def _best(scores: Sequence[float]) -> int:
-    """Position of the largest value, the first of equals, as numpy's argmax in the harness."""
-    return max(range(len(scores)), key=scores.__getitem__)
-
-
-def _result(
-    suite: Suite, path: Path, items: Sequence[dict[str, Any]], chance: float, model: PrimerLM
-) -> dict[str, Any]:
-    rows = len(items)
-    notes = ["0-shot", suite.protocol, "acc raw, acc_norm per character"]
-    notes.append("built-in items" if suite.origin == "built-in" else f"{path.stem} split")
-    cut = f", {model.rows_cut:,} of them cut from the left to the context of {model.max_length:,} tokens"
-    notes.append(f"{rows:,} rows{cut * bool(model.rows_cut)}")
-    return {
-        "suite": suite.name,
-        "title": suite.title,
-        "origin": suite.origin,
-        "rows": rows,
-        "chance": chance,
-        "acc": sum(item["acc"] for item in items) / rows,
-        "acc_norm": sum(item["acc_norm"] for item in items) / rows,
-        "metric": "acc",
-        "protocol": "; ".join(notes),
-        "rows_cut": model.rows_cut,
-    }
+    found = find(known, data_folder(data), hub=True, fetch=False)
+    if isinstance(found, str):
+        raise PrimerError(f"{suite}: {found}.", "Name the folder: eval.data in the recipe, or PRIMER_EVAL_DATA.")
+    rows = {"rows": Dataset.from_list(sample_rows(read_rows(found.path, known.form, suite), limit, seed))}
+    return rows | ({"examples": Dataset.from_list(read_examples(found))} if found.examples else {})
 
 
 class _TaskLoader(yaml.SafeLoader):
@@ -267,25 +244,45 @@ class _TaskLoader(yaml.SafeLoader):
 _TaskLoader.add_constructor("!function", lambda _, node: str(node.value))
 
 
-def _read_task(path: Path) -> dict[str, Any]:
+def read_task(path: Path) -> dict[str, Any]:
+    """A task file with what it includes, as the harness merges them: its own keys win."""
     task: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)  # noqa: S506 - a SafeLoader
-    return task
+    included = task.pop("include", None)
+    return {**read_task(path.with_name(included)), **task} if included else task
 
 
 def _from_task(path: Path) -> Suite:
-    task = _read_task(path)
+    task = read_task(path)
     about = task["metadata"]
-    splits = tuple(about.get("splits", ()))
-    return Suite(task["task"], "choice", about["title"], about["origin"], about["form"], splits, about["protocol"])
+    return Suite(
+        name=task["task"],
+        kind="choice" if task["output_type"] == "multiple_choice" else "generation",
+        title=about["title"],
+        origin=about["origin"],
+        area=about["area"],
+        form=about["form"],
+        folder=about.get("folder", task["task"]),
+        splits=tuple(about.get("splits", ())),
+        examples=about.get("examples"),
+        shots=task.get("num_fewshot") or 0,
+        twin=about.get("twin"),
+        hub=about.get("hub"),
+        protocol=about["protocol"],
+        task=task,
+    )
 
 
-def _material(chosen: Iterable[tuple[Suite, Path]]) -> dict[str, str]:
-    material: dict[str, str] = {}
-    for suite, path in chosen:
-        material[f"rows of {suite.name}"] = file_hash(path)
-        if suite.kind == "choice":
-            task = TASKS / f"{suite.name}.yaml"
-            material[f"task {suite.name}"] = file_hash(task)
-            if included := _read_task(task).get("include"):
-                material[f"task {included}"] = file_hash(TASKS / included)
-    return material
+def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a task decides the answers: not what the report calls it."""
+    return {key: value for key, value in task.items() if key not in ("metadata", "dataset_kwargs", "custom_dataset")}
+
+
+def _material(chosen: Sequence[Chosen]) -> dict[str, str]:
+    return dict(item for each in chosen for item in _hashes(each))
+
+
+def _hashes(chosen: Chosen) -> Iterator[tuple[str, str]]:
+    yield f"rows of {chosen.suite.name}", file_hash(chosen.path)
+    yield f"task {chosen.suite.name}", chosen.suite.mark()
+    if chosen.examples is not None:
+        yield f"examples of {chosen.suite.name}", file_hash(chosen.examples)

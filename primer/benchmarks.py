@@ -15,6 +15,7 @@ from typing import Any
 
 from primer.errors import PrimerError
 from primer.fingerprint import file_hash
+from primer.sealed import SUFFIX, read_items
 
 # Primer's own items; models are asked them like any benchmark, so no training text may hold them either.
 BUILT_IN_ITEMS = Path(__file__).parent.parent / "eval" / "items"
@@ -86,14 +87,14 @@ def read_every_benchmark(folder: Path | None) -> dict[str, list[Question]]:
 
 def benchmark_material(folder: Path | None) -> dict[str, str]:
     """Hashes of every file that `read_every_benchmark` reads, for `primer.run.Stage.material`."""
-    paths = {f"{OWN_ITEMS}{path.stem}": path for path in sorted(BUILT_IN_ITEMS.glob("*.jsonl"))}
+    paths = {f"{OWN_ITEMS}{path.stem}": path for path in _files(BUILT_IN_ITEMS)}
     if folder:
-        paths |= {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.jsonl"))}
+        paths |= {str(path.relative_to(folder)): path for path in _files(folder)}
     return {f"benchmark {name}": file_hash(path) for name, path in paths.items()}
 
 
 def read_benchmarks(folder: Path) -> dict[str, list[Question]]:
-    """Every row of a folder of benchmark data: `<suite>/**/<split>.jsonl`, or `<suite>.jsonl`.
+    """Every row of a folder of benchmark data: `<suite>/**/<split>.jsonl`, or `<suite>.jsonl`; sealed files too.
 
     Returns:
         The questions by suite. Rows that ask the same are one question with the texts of all of them.
@@ -102,7 +103,7 @@ def read_benchmarks(folder: Path) -> dict[str, list[Question]]:
         PrimerError: If there is no such folder, no file in it, a file cannot be read or has no rows, or a line is no
             JSON object with a question.
     """
-    paths = sorted(folder.rglob("*.jsonl"))
+    paths = _files(folder)
     if not paths:
         raise PrimerError(
             f"{folder} holds no benchmark data.", "Name a folder with one folder a suite, and .jsonl files in those."
@@ -119,11 +120,12 @@ def read_benchmarks(folder: Path) -> dict[str, list[Question]]:
     return {suite: list(questions.values()) for suite, questions in suites.items()}
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".jsonl", SUFFIX))
+
+
 def _read(path: Path) -> Iterator[Question]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", "It must be a file in UTF-8.") from None
+    lines = read_items(path).split("\n")
     if not any(map(str.strip, lines)):
         raise PrimerError(f"{path} has no rows.", "Mend the file, or leave it out.")
     for number, line in enumerate(lines, start=1):

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,22 +18,22 @@ from typer.core import TyperGroup
 
 from primer import __version__
 from primer.chat_cli import chat_command
-from primer.cli_options import DataPath, Overrides, RecipePath, RunPath, take_steps
+from primer.cli_options import Overrides, RecipePath, RunPath
 from primer.errors import PrimerError, disk_full
+from primer.eval_cli import eval_command, report_command
 from primer.export_cli import export_command
+from primer.items_cli import app as items_app
 from primer.plan_cli import plan_command
 from primer.prompts_cli import app as prompts_app
 from primer.synth_cli import app as synth_app
-from primer.synth_cli import make_corpora
 from primer.teacher_cli import app as teacher_app
 from primer.tokenizer_cli import app as tokenizer_app
 from primer.topics_cli import app as topics_app
-from primer.train_cli import train_command, train_models
+from primer.train_cli import train_command
 from primer.web_cli import app as web_app
 
 if TYPE_CHECKING:
-    from primer.recipe import Recipe
-    from primer.run import RunFolder
+    pass
 
 # The exit status by which typer answers Ctrl-C, and the shell's own for SIGINT; and sysexits.h's for a failure that
 # nobody expected, which tells a supervisor that starting again may help.
@@ -52,9 +51,9 @@ app = typer.Typer(
     name="primer",
     cls=_InOrder,
     help="Make synthetic textbooks, train small language models on them, and see what the textbooks did.\n\n"
-    "An experiment is one recipe (recipes/*.yaml). `synth`, `train`, `eval` and `report` each bring its run folder "
-    "up to that step: what is complete is skipped, what was interrupted is continued, what the recipe changed is "
-    "made again. Interrupt at any time; the same command goes on.",
+    "An experiment is one recipe (recipes/*.yaml). `synth`, `train` and `eval` each bring its run folder up to that "
+    "step, and `eval` to its report: what is complete is skipped, what was interrupted is continued, what the recipe "
+    "changed is made again. Interrupt at any time; the same command goes on.",
     epilog="Begin with: primer report recipes/smoke.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -68,39 +67,13 @@ app.add_typer(prompts_app, name="prompts")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(web_app, name="web")
 app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(items_app, name="items")
 app.command("plan")(plan_command)
 app.command("train")(train_command)
 
 
-def _eval(recipe: Recipe, run: RunFolder) -> None:
-    from eval.stages import evaluate_variants
-
-    evaluate_variants(recipe, run)
-
-
-def _report(recipe: Recipe, run: RunFolder) -> None:
-    from eval.report import write_report
-    from primer.progress import say
-
-    path = write_report(recipe, run)
-    say(f"\nThe report: [bold]{path}[/]  (open it in a browser)")
-
-
-_STEPS: tuple[Callable[[Recipe, RunFolder], None], ...] = (make_corpora, train_models, _eval, _report)
-
-
-@app.command("eval")
-def evaluate(recipe: RecipePath, set_: Overrides = None, run: RunPath = None, data: DataPath = None) -> None:
-    """Evaluate the models: suites, held-out loss, toxicity."""
-    take_steps(_STEPS[:3], recipe, set_, run, data)
-
-
-@app.command()
-def report(recipe: RecipePath, set_: Overrides = None, run: RunPath = None, data: DataPath = None) -> None:
-    """Compare the variants on one page: the whole experiment, to its end."""
-    take_steps(_STEPS, recipe, set_, run, data)
-
-
+app.command("eval")(eval_command)
+app.command("report")(report_command)
 app.command("chat")(chat_command)
 app.command("export")(export_command)
 

@@ -129,14 +129,15 @@ def _evaluation(recipe: Recipe, characters: Mapping[SourceName, float], training
     if device.gpu:
         flops = known_gpus()[device.gpu].tflops * 1e12 * recipe.plan.evaluation_utilisation
     a_model = questions.tokens * forward_flops(recipe) / flops
-    seconds = START_SECONDS + a_model * len(recipe.variants)
+    models = len(recipe.variants) * recipe.train.seeds
+    seconds = (START_SECONDS + a_model) * models
     price = device.price / device.count if device.price is not None else None
     return {
         "asked": [asdict(part) for part in questions.asked],
         "without_data": questions.without_data,
         "rows": questions.rows,
         "tokens": questions.tokens,
-        "models": len(recipe.variants),
+        "models": models,
         "seconds": seconds,
         "gpu_hours": seconds / 3600 if device.gpu else None,
         "dollars": seconds / 3600 * price if price is not None else None,

@@ -93,14 +93,14 @@ class Manifest:
 def stage_names(recipe: Recipe) -> list[str]:
     """Names of a recipe's stages in the order in which they are made."""
     corpora = [stage for source in recipe.needed_sources() for stage in _corpus_stages(recipe, source)]
-    variants = [variant.name for variant in recipe.variants]
+    models = [name for variant in recipe.variants for name in recipe.model_names(variant)]
     return [
         *corpora,
         "corpus/diversity",
         "tokenizer",
         "tokens",
-        *(f"models/{v}" for v in variants),
-        *(f"eval/{v}" for v in variants),
+        *(f"models/{name}" for name in models),
+        *(f"eval/{name}" for name in models),
         "report",
     ]
 

@@ -38,7 +38,7 @@ def build_model(recipe: Recipe, variant: Variant, run: RunFolder, world: World, 
     """Fill the folder `models/<variant>`: train, or go on training, and export."""
     finished = folder / _FINISHED
     if not finished.is_file():
-        world.told((variant.name, str(run.folder("tokens").resolve()), str(folder.resolve())))
+        world.told((variant.name, recipe.seed, str(run.folder("tokens").resolve()), str(folder.resolve())))
         write_json(finished, train_model(recipe, variant, run.folder("tokens"), folder, world))
     CheckpointStore(folder, recipe.train.keep_checkpoints, recipe.train.keep_every).remove()
     facts = json.loads(finished.read_text(encoding="utf-8"))
@@ -55,8 +55,9 @@ def follow(recipe: Recipe, world: World) -> None:
     """Train, as a rank beside the first, every model that the first begins, until it says that there are no more."""
     variants = {variant.name: variant for variant in recipe.variants}
     while (job := world.told()) is not None:
-        name, tokens, folder = job
-        train_model(recipe, variants[name], Path(tokens), Path(folder), world)
+        name, seed, tokens, folder = job
+        seeded = recipe.model_copy(update={"seed": seed})
+        train_model(seeded, variants[name], Path(tokens), Path(folder), world)
 
 
 def train_model(recipe: Recipe, variant: Variant, tokens: Path, folder: Path, world: World) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def train_model(recipe: Recipe, variant: Variant, tokens: Path, folder: Path, wo
     gc.collect()  # the model trained before this one, which may be held in cycles, off the device
     model = Phi(shape)
     model.initialize(recipe.seed)
-    title = f"models/{variant.name}"
+    title = f"models/{variant.name}" + f", seed {recipe.seed}" * (recipe.train.seeds > 1)
     watch = Watch(recipe, title, folder, tokenizer, validation, hardware) if world.first else None
     heartbeat = Heartbeat.from_environment(world.rank, title)
     trainer = Trainer(recipe, title, model, mixture, hardware, folder, world, watch, heartbeat)

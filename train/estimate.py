@@ -117,7 +117,7 @@ def training_disk(recipe: Recipe, parameters: int, source_tokens: Mapping[str, f
     model = model_disk(recipe.train, parameters)
     return {
         "tokens": width * sum(source_tokens.values()),
-        "models": (model.model + model.kept_for_good) * len(recipe.variants),
+        "models": (model.model + model.kept_for_good) * len(recipe.variants) * recipe.train.seeds,
         "checkpoints (one variant at a time)": model.newest,
     }
 
@@ -210,7 +210,7 @@ def _measured_rate(run: RunFolder, recipe: Recipe, device: Device, parameters: i
 def _variant(
     recipe: Recipe, name: str, device: Device, per_token: float, measured: float | None, parts: Sequence[Portion]
 ) -> VariantEstimate:
-    tokens = budget_sequences(recipe) * recipe.model.context
+    tokens = budget_sequences(recipe) * recipe.model.context * recipe.train.seeds
     count = device.count if device.gpu else 1
     rate = device.flops / per_token if measured is None else measured * count
     seconds = tokens / rate

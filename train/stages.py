@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -48,7 +49,8 @@ def train_variants(recipe: Recipe, run: RunFolder, world: World | None = None) -
     """Tokenise the corpora and train every variant; what is complete is skipped, what is half done continues.
 
     All variants start from the same weights (one seed) and see the same number of tokens, and the n-th sequence of a
-    source is the same for all: their differences come of the mixture of the data alone.
+    source is the same for all: their differences come of the mixture of the data alone. With `train.seeds` each variant
+    has further models, whose weights and order of data come from other seeds, again the same for all variants.
 
     Args:
         recipe: The experiment.
@@ -66,13 +68,15 @@ def train_variants(recipe: Recipe, run: RunFolder, world: World | None = None) -
     def introduce() -> None:
         print_mixtures(recipe, mixed_portions(recipe, available))
 
-    for variant in recipe.variants:
+    for number, variant in itertools.product(range(recipe.train.seeds), recipe.variants):
+        seeded = recipe.model_copy(update={"seed": recipe.seed + number})
+        name = recipe.model_names(variant)[number]
         run.complete(
             Stage(
-                name=f"models/{variant.name}",
-                settings={**stage_settings(recipe, "train"), "variant": variant.model_dump(mode="json")},
+                name=f"models/{name}",
+                settings={**stage_settings(seeded, "train"), "variant": variant.model_dump(mode="json")},
                 reads=("tokens",),
-                build=partial(_model, recipe, variant, run, world, introduce),
+                build=partial(_model, seeded, variant, run, world, introduce),
             )
         )
 
