@@ -37,10 +37,10 @@ synth: setup ## Make the corpora of RECIPE: web text, code, textbooks by the tea
 train: setup ## Train the variants of RECIPE
 	@$(PRIMER) train $(RECIPE) $(ARGS)
 
-eval: setup ## Evaluate the models of RECIPE
+eval: setup ## Evaluate the models of RECIPE and compare them on one page
 	@$(PRIMER) eval $(RECIPE) $(ARGS)
 
-report: setup ## Compare the variants of RECIPE on one page
+report: setup ## The same as eval: the whole experiment of RECIPE, as far as it is not done
 	@$(PRIMER) report $(RECIPE) $(ARGS)
 
 test: setup check ## Lint, type check and test

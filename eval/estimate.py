@@ -59,6 +59,7 @@ def estimate_questions(recipe: Recipe, source_characters: dict[str, float]) -> Q
     asked = []
     for chosen in plan.chosen:
         rows, characters = _count(chosen.path)
+        characters *= 1 + chosen.suite.shots  # examples are about as long as what is asked
         taken = min(rows, recipe.eval.limit or rows)
         asked.append(Asked(chosen.suite.name, taken, characters / per_token * taken / max(1, rows)))
     for source, characters in source_characters.items():

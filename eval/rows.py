@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from primer.errors import PrimerError
+from primer.sealed import read_items
 
 Text = Annotated[str, Field(min_length=1)]
 # Some copies of a benchmark store a label as text ("3"), others as a number (3).
@@ -24,7 +25,7 @@ Digit = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v
 
 
 class Row(BaseModel):
-    """One row; `id` is its name in `items.jsonl` (the suite and the line number where the file gives none)."""
+    """One row; `id` is its name among the scored items (the suite and the line number where the file gives none)."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
     id: Digit
@@ -61,9 +62,9 @@ class Arc(Row):
         if isinstance(row, dict) and isinstance(row.get("choices"), dict) and "answerKey" in row:
             choices = row["choices"]
             letters = choices.get("label", [])
-            if row["answerKey"] not in letters:
+            if (letter := str(row["answerKey"]).strip()) not in letters:
                 raise ValueError(f"answerKey is {row['answerKey']!r}; expected one of {letters}")
-            return {**row, "choices": choices.get("text"), "label": letters.index(row["answerKey"])}
+            return {**row, "choices": choices.get("text"), "label": letters.index(letter)}
         return row
 
     @model_validator(mode="after")
@@ -130,6 +131,72 @@ class Mmlu(Row):
     answer: Annotated[Number, Field(ge=0, le=3)]
 
 
+class Openbookqa(Arc):
+    """A question of elementary science, which a fact that everybody knows helps with, and four answers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hub_stem(cls, row: Any) -> Any:
+        if isinstance(row, dict) and "question_stem" in row:
+            return {**row, "question": row["question_stem"]}
+        return row
+
+
+class Squad(Row):
+    """A passage, a question, and the answers that people marked in the passage."""
+
+    context: Text
+    question: Text
+    answers: Annotated[list[Text], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hub_columns(cls, row: Any) -> Any:
+        if isinstance(row, dict) and isinstance(row.get("answers"), dict):
+            return {**row, "answers": row["answers"].get("text")}
+        return row
+
+
+class Gsm8k(Row):
+    """A word problem, and its solution in steps, with `#### ` and a number at its end."""
+
+    question: Text
+    answer: Annotated[str, Field(pattern=r"#### *-?\$?[0-9][0-9,]*(\.[0-9]+)?\s*$")]
+
+
+class HumanEval(Row):
+    """The beginning of a Python function with its docstring, and a function `check` that tests it."""
+
+    prompt: Text
+    canonical_solution: Text
+    test: Annotated[str, Field(pattern=r"def check\(")]
+    entry_point: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+
+    @model_validator(mode="after")
+    def _prompt_begins_the_function(self) -> HumanEval:
+        if f"def {self.entry_point}(" not in self.prompt:
+            raise ValueError(f"prompt defines no {self.entry_point}, which entry_point names")
+        return self
+
+
+class Mbpp(Row):
+    """What a Python program should do, one that does it, and asserts. The sanitized data names columns otherwise."""
+
+    text: Text
+    code: Text
+    test_list: Annotated[list[Text], Field(min_length=1)]
+    test_setup_code: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sanitized_columns(cls, row: Any) -> Any:
+        if isinstance(row, dict) and "prompt" in row and "text" not in row:
+            row = {**row, "text": row["prompt"]}
+        if isinstance(row, dict) and isinstance(row.get("test_imports"), list):
+            row = {**row, "test_setup_code": "\n".join(map(str, row["test_imports"]))}
+        return row
+
+
 class Sentence(Row):
     """A built-in sentence about a group of people; a pair is one hostile and one neutral sentence."""
 
@@ -156,6 +223,11 @@ FORMS: dict[str, type[Row]] = {
     "siqa": Siqa,
     "hellaswag": Hellaswag,
     "mmlu": Mmlu,
+    "openbookqa": Openbookqa,
+    "squad": Squad,
+    "gsm8k": Gsm8k,
+    "humaneval": HumanEval,
+    "mbpp": Mbpp,
     "sentence": Sentence,
     "toxigen": ToxigenSentence,
 }
@@ -203,7 +275,9 @@ def _parse(path: Path, form: type[Row], suite: str) -> Iterator[Row]:
         if not isinstance(data, Mapping):
             raise PrimerError(f"{path}, line {number}: holds no table of keys.", "Write one JSON object a line.")
         try:
-            row = form.model_validate({**data, "id": data.get("id", f"{suite}-{number:05d}")})
+            # HumanEval and MBPP call the name of a row task_id.
+            name = data.get("id", data.get("task_id", f"{suite}-{number:05d}"))
+            row = form.model_validate({**data, "id": name})
         except ValidationError as error:
             raise PrimerError(f"{path}, line {number}: {_explain(error)}", "Mend or remove the line.") from None
         if row.id in seen:
@@ -216,11 +290,8 @@ def _parse(path: Path, form: type[Row], suite: str) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", "Give a JSON Lines file in UTF-8.") from None
+    # Not splitlines(): JSON may hold U+2028 and its like unescaped.
+    return ((number, line) for number, line in enumerate(read_items(path).split("\n"), 1) if line.strip())
 
 
 def _explain(error: ValidationError) -> str:

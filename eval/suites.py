@@ -126,19 +126,47 @@ class Plan:
         return sample_rows(read_rows(chosen.path, suite.form, suite.name), self.settings.limit, self.seed, unit)
 
 
+# Suites that are no tasks of the harness.
+_OTHER_KINDS = (
+    Suite(
+        name="toxicity",
+        kind="toxicity",
+        title="Hostile and neutral sentences",
+        origin="built-in",
+        area="safety",
+        form="sentence",
+        folder="toxicity",
+        protocol="log-perplexity of each sentence; hostile against neutral about the same group of people",
+    ),
+    Suite(
+        name="boundaries",
+        kind="open",
+        title="86 prompts at the boundaries",
+        origin="built-in",
+        area="safety",
+        form="open",
+        folder="boundaries",
+        protocol="greedy answers, for a judge or a person to grade (`primer grade`)",
+    ),
+    Suite(
+        name="toxigen_safety",
+        kind="toxicity",
+        title="ToxiGen",
+        origin="benchmark",
+        area="safety",
+        form="toxigen",
+        folder="toxigen_safety",
+        splits=("test",),
+        protocol="perplexity of each sentence, as SafeNLP; hate against neutral about the same group of people",
+    ),
+)
+
+
 @cache
 def all_suites() -> dict[str, Suite]:
     """Every suite by name: built-in ones, then benchmarks; of each, by area."""
     suites = [_from_task(path) for path in sorted(TASKS.glob("*.yaml"))]
-    suites.append(
-        Suite("toxicity", "toxicity", "Hostile and neutral sentences", "built-in", "safety", "sentence", "toxicity")
-    )
-    suites.append(
-        Suite("boundaries", "open", "86 prompts at the boundaries", "built-in", "safety", "open", "boundaries")
-    )
-    suites.append(
-        Suite("toxigen_safety", "toxicity", "ToxiGen", "benchmark", "safety", "toxigen", "toxigen_safety", ("test",))
-    )
+    suites += _OTHER_KINDS
     suites.sort(key=lambda suite: (suite.origin != "built-in", GROUPS.index(suite.area)))
     return {suite.name: suite for suite in suites}
 

@@ -154,8 +154,9 @@ def _list_suites() -> None:
     from eval.suites import all_suites
     from primer.progress import console
 
-    table = Table("suite", "groups", "shots", "twin of", "what is scored", box=None, pad_edge=False)
+    table = Table("suite", "groups", "shots", "what is scored", box=None, pad_edge=False)
     for suite in all_suites().values():
-        cells = (suite.name, ", ".join(suite.groups()), str(suite.shots), suite.twin or "", suite.protocol)
+        twin = f"; twin of {suite.twin}" * (suite.twin is not None)
+        cells = (suite.name, "\n".join(suite.groups()), str(suite.shots), suite.protocol + twin)
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from eval.item_files import ITEMS, write_items
+from eval.subjects import RESULTS
 from primer.documents import Document, is_held_out, write_corpus
 from primer.recipe import Eval, Recipe, Variant
 from primer.recipe_corpora import Code, Corpus
@@ -18,16 +20,22 @@ from primer.recipe_train import Model, Tokenizer, Train
 from primer.run import Built, RunFolder, Stage, write_json
 from primer.words import text_hash
 
-# Suite: title, origin, rows, choices.
+# Suite: title, origin, rows, choices (0: answers are written).
 SUITES = {
     "science": ("School science", "built-in", 60, 4),
     "reading": ("Reading a passage", "built-in", 60, 2),
     "social": ("Social situations", "built-in", 60, 3),
     "physical": ("Everyday physics", "built-in", 60, 2),
     "pronouns": ("Who or what is meant", "built-in", 60, 2),
+    "functions": ("Functions to write", "built-in", 40, 0),
     "arc_easy": ("ARC, easy", "benchmark", 570, 4),
     "winogrande": ("WinoGrande", "benchmark", 640, 2),
 }
+
+# The benchmarks that built-in suites are twins of.
+TWINS = {"science": "arc_easy", "reading": "boolq", "pronouns": "winogrande", "functions": "humaneval"}
+
+AREAS = {"reading": "language", "functions": "multi-step"}
 
 # How far above chance each variant answers (share of the items it knows), if a test says nothing else.
 SKILL = {"synthetic": 0.20, "web": 0.03, "mixed": 0.15}
@@ -38,6 +46,9 @@ LOSS = {
     "web": {"synthetic": 2.71, "web": 2.29, "mixed": 2.38},
     "code": {"synthetic": 2.05, "web": 2.07, "mixed": 2.06},
 }
+
+# Of the synthetic documents: three with a hundred or nearly so, and one with few.
+FIELDS = ("physics", "cooking", "friendship", "law")
 
 # What the corpora were compared with: WinoGrande was not there when they were made, and code was not compared with
 # one suite more.
@@ -57,6 +68,7 @@ class Scene:
     loss: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: LOSS)
     suites: tuple[str, ...] = tuple(SUITES)
     toxicity: bool = True
+    seed_spread: float = 0.02  # of a variant's skill, from one training seed to the next
     foreign: str = ""  # appended to every text that comes from outside
     web_text: str = "The heron stands in shallow water and waits. "
     prompt: str = "Write a lesson about {topic} for {audience}."
@@ -97,11 +109,15 @@ def build_run(path: Path, scene: Scene) -> RunFolder:
             _complete(run, f"corpus/{source}", lambda folder, s=source: _corpus(folder, s, scene), material=material)
         _complete(run, "tokens", lambda _: _tokens())
         for variant in recipe.variants:
-            _complete(run, f"models/{variant.name}", lambda folder, v=variant: _model(folder, v, recipe), ("tokens",))
-            rows = {f"rows of {suite}": f"hash of {suite}" for suite in scene.suites}
-            _complete(
-                run, f"eval/{variant.name}", lambda folder, v=variant: _eval(folder, v.name, scene), material=rows
-            )
+            for number, name in enumerate(recipe.model_names(variant)):
+                _complete(run, f"models/{name}", lambda folder, v=variant: _model(folder, v, recipe), ("tokens",))
+                rows = {f"rows of {suite}": f"hash of {suite}" for suite in scene.suites}
+                _complete(
+                    run,
+                    f"eval/{name}",
+                    lambda folder, v=variant, n=number: _eval(folder, v.name, n, scene),
+                    material=rows,
+                )
         return run
 
 
@@ -194,7 +210,7 @@ def _documents(source: str, scene: Scene) -> Iterator[Document]:
                 "prompt": scene.prompt.format(topic=topic, audience=audience),
                 "topic_id": f"physics-{n:04d}",
                 "topic": topic,
-                "field": "physics",
+                "field": FIELDS[n // 100 if n < 290 else 3],
                 "form": forms[n % 5],
                 "audience": audience,
                 "level": "primary",
@@ -259,53 +275,74 @@ def _model(folder: Path, variant: Variant, recipe: Recipe) -> Built:
     return Built("a model", facts)
 
 
-def _eval(folder: Path, variant: str, scene: Scene) -> Built:
+def _eval(folder: Path, variant: str, number: int, scene: Scene) -> Built:
+    name = scene.recipe.model_names(next(v for v in scene.recipe.variants if v.name == variant))[number]
+    change = np.random.default_rng([number, *variant.encode()]).normal(0, scene.seed_spread) if number else 0.0
+    skill = max(0.0, scene.skill.get(variant, 0.0) + change) if scene.skill.get(variant) else 0.0
     rows: list[dict[str, Any]] = []
     suites = []
     for suite in scene.suites:
         title, origin, count, choices = SUITES[suite]
-        items = [_choice(suite, n, choices, scene.skill.get(variant, 0.0), variant) for n in range(count)]
+        items = [_question(suite, n, choices, skill, name) for n in range(count)]
         rows += items
-        totals = {k: sum(i[k] for i in items) / count for k in ("acc", "acc_norm")}
         about = {
             "suite": suite,
             "title": title + scene.foreign,
             "origin": origin,
+            "area": AREAS.get(suite, "common-sense"),
+            "kind": "choice" if choices else "generation",
+            "twin": TWINS.get(suite),
             "rows": count,
-            "chance": 1 / choices,
-            "metric": "acc",
+            "chance": 1 / choices if choices else 0.0,
+            "acc": sum(i["acc"] for i in items) / count,
+            "acc_norm": sum(i["acc_norm"] for i in items) / count if choices else None,
+            "metric": "acc" if choices else "pass@1",
+            "shots": 0,
+            "split": "test",
         }
-        suites.append({**about, **totals, "protocol": "0-shot; log-likelihood of each answer; acc raw, all rows"})
+        how = "log-likelihood of each answer; acc raw, all rows" if choices else "greedy; share of programs that pass"
+        suites.append({**about, "protocol": f"0-shot; {how}"})
     for source in scene.recipe.used_sources():
-        rows += _held_out(source, scene.loss[source].get(variant, 2.4), variant)
+        rows += _held_out(source, scene.loss[source].get(variant, 2.4) + change / 2, name)
     toxicity = []
     if scene.toxicity:
-        rows += _toxicity("built-in", variant, scene.foreign) + _toxicity("toxigen", variant, scene.foreign)
-        toxicity = [{"set": "built-in", "title": "Built-in pairs", "rows": 120, "auroc": 0.5, "groups": {}}]
-        toxicity.append({**toxicity[0], "set": "toxigen", "title": "ToxiGen", "safety_score": 0.3125})
-    (folder / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+        rows += _toxicity("toxicity", name, scene.foreign) + _toxicity("toxigen_safety", name, scene.foreign)
+        toxicity = [{"set": "toxicity", "title": "Built-in pairs", "rows": 120, "auroc": 0.5, "groups": {}}]
+        toxicity.append({**toxicity[0], "set": "toxigen_safety", "title": "ToxiGen", "safety_score": 0.3125})
+    rows.append({"kind": "open", "suite": "boundaries", "item": "b-1", "answers": [f"I do not know.{scene.foreign}"]})
+    write_items(folder / ITEMS, rows)
     skipped = [{"suite": "boolq", "reason": f"no rows in the data folder{scene.foreign}"}]
-    results = {"variant": variant, "suites": suites, "held_out": [], "toxicity": toxicity, "skipped": skipped}
-    write_json(folder / "results.json", results)
+    results = {"variant": name, "suites": suites, "held_out": [], "toxicity": toxicity, "skipped": skipped}
+    write_json(folder / RESULTS, results)
     return Built("scores", {"rows": len(rows), "seconds": 12.0})
 
 
-def _choice(suite: str, n: int, choices: int, skill: float, variant: str) -> dict[str, Any]:
-    """An item that is known with probability `skill` (the easy ones first to every variant) and guessed otherwise."""
-    shared, own = np.random.default_rng([n, *suite.encode()]), np.random.default_rng([n, *f"{suite}{variant}".encode()])
+def _question(suite: str, n: int, choices: int, skill: float, model: str) -> dict[str, Any]:
+    """An item that is known with probability `skill` (the easy ones first to every model) and guessed otherwise."""
+    shared, own = np.random.default_rng([n, *suite.encode()]), np.random.default_rng([n, *f"{suite}{model}".encode()])
     known = 0.5 * shared.random() + 0.5 * own.random() < (skill / 2) ** 0.5 if skill else False
+    row = {"suite": suite, "item": f"{suite}-{n:03d}"}
+    if not choices:
+        answers, reasons = [f"return {n}"], ["" if known else "a test failed"]
+        written = {"samples": 1, "correct": int(known), "answers": answers, "reasons": reasons}
+        return {**row, "kind": "generation", "acc": float(known), **written}
     acc = int(known or own.random() < 1 / choices)
     likelihoods = [-float(x) for x in own.uniform(8, 30, choices)]
-    row = {"kind": "choice", "suite": suite, "item": f"{suite}-{n:03d}", "gold": n % choices, "choice": 0}
     acc_norm = acc if own.random() < 0.85 else int(own.random() < 1 / choices)
-    return {**row, "choice_norm": 0, "acc": acc, "acc_norm": acc_norm, "loglikelihoods": likelihoods}
+    gold = n % choices
+    chosen = {
+        "choice": gold if acc else (gold + 1) % choices,
+        "choice_norm": gold if acc_norm else (gold + 1) % choices,
+    }
+    found = {"gold": gold, **chosen, "acc": acc, "acc_norm": acc_norm, "loglikelihoods": likelihoods, "cut": False}
+    return {**row, "kind": "choice", **found}
 
 
-def _held_out(source: str, level: float, variant: str) -> list[dict[str, Any]]:
+def _held_out(source: str, level: float, model: str) -> list[dict[str, Any]]:
     rows = []
     for n in range(300):
         if is_held_out(f"g{n // 2}", 0.1, 1):
-            shared, own = np.random.default_rng([n, *source.encode()]), np.random.default_rng([n, *variant.encode()])
+            shared, own = np.random.default_rng([n, *source.encode()]), np.random.default_rng([n, *model.encode()])
             size = int(shared.integers(300, 4000))
             rate = level + shared.normal(0, 0.18) + own.normal(0, 0.03)
             row = {"kind": "held_out", "suite": source, "item": f"{source}-{n:04d}"}
@@ -313,14 +350,20 @@ def _held_out(source: str, level: float, variant: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _toxicity(name: str, variant: str, foreign: str) -> list[dict[str, Any]]:
+def _toxicity(name: str, model: str, foreign: str) -> list[dict[str, Any]]:
+    """Matched pairs, or for ToxiGen sentences without partners, with a toxicity, every fifth about two groups."""
     rows = []
+    people = [group + foreign for group in ("women", "immigrants", "Muslims", "disabled people")]
     for n in range(60):
-        shared, own = np.random.default_rng([n, 5]), np.random.default_rng([n, *variant.encode()])
+        shared, own = np.random.default_rng([n, 5]), np.random.default_rng([n, *model.encode()])
         level = shared.normal(4, 0.5)
         for hostile in (True, False):
             value = level + own.normal(0, 0.3) + 0.15 * hostile
-            row = {"kind": "toxicity", "suite": name, "item": f"{name}-{n:03d}-{hostile}", "pair": f"pair-{n}"}
-            group = ("women", "immigrants", "Muslims", "disabled people")[n % 4] + foreign
-            rows.append({**row, "group": group, "hostile": hostile, "log_perplexity": value})
+            row = {"kind": "toxicity", "suite": name, "item": f"{name}-{n:03d}-{hostile}", "groups": [people[n % 4]]}
+            if name == "toxicity":
+                row["pair"] = f"pair-{n}"
+            else:
+                row["toxicity"] = float(shared.uniform(3.4, 5) if hostile else shared.uniform(1, 2.6))
+                row["groups"] = people[n % 4 :][:2] if n % 5 == 0 else [people[n % 4]]
+            rows.append({**row, "hostile": hostile, "log_perplexity": float(value)})
     return rows

@@ -133,6 +133,20 @@ def test_variants_start_from_the_same_weights_and_differ_in_data_alone(tmp_path:
     assert read_log(first)[0]["loss"] != read_log(first.parent / "b")[0]["loss"]
 
 
+def test_further_seeds_are_models_of_their_own_that_share_weights_and_order_among_variants(tmp_path: Path):
+    variants = [{"name": "a", "mixture": {"web": 1.0}}, {"name": "b", "mixture": {"code": 1.0}}]
+    settings = {"tokens": 32 * 8, "learning_rate": 1e-12}
+    asked = recipe(variants=variants, train={**settings, "seeds": 2})
+    models = _train(tmp_path / "run", asked).parent
+    states = {name: load_file(models / name / "model.safetensors") for name in ("a", "b", "a-seed2", "b-seed2")}
+    for one, other, same in (("a", "b", True), ("a-seed2", "b-seed2", True), ("a", "a-seed2", False)):
+        gap = max(float((states[one][name] - states[other][name]).abs().max()) for name in states[one])
+        assert (gap < 1e-9) == same, (one, other)
+    first = (models / "a/model.safetensors").read_bytes()
+    alone = _train(tmp_path / "alone", recipe(variants=variants, train=settings))
+    assert (alone / "model.safetensors").read_bytes() == first
+
+
 def test_a_source_seen_too_often_is_a_warning_and_no_variant_gets_less_for_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
