@@ -76,7 +76,6 @@ def measure(
             if missing and model is None:
                 progress.update(done, "loading the model")
                 model = load()
-            asked += len(missing)
             try:
                 if missing and model is not None:
                     _ask(part, answers, missing, model, progress, done)
@@ -84,6 +83,7 @@ def measure(
                 say(f"Left out: {part.name}: {escape(error.problem)}")
                 results["skipped"].append({"suite": part.name, "reason": error.problem})
             else:
+                asked += len(missing)
                 found = answers.items(part.rows)
                 items += found
                 if found:
