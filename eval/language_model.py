@@ -63,7 +63,10 @@ class LanguageModel(Protocol):
     """A model that is loaded and can be asked."""
 
     max_length: int  # tokens of the context
-    prefix_token_id: int  # what a text without a context follows
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What a text without a context follows."""
 
     def encode_text(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of corpus text, as in training: nothing added, a spelled-out `<|endoftext|>` is ordinary text."""

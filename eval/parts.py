@@ -113,7 +113,7 @@ def _generation(plan: Plan, suite: Suite, chosen: Chosen, rows: Sequence[Row]) -
         return ask_generation(suite, examples, some, model, settings, plan.seed, progress)
 
     def totals(suite: Suite, items: Sequence[Item]) -> dict[str, Any]:
-        return {"chance": 0.0, "acc_norm": None, **generation_totals(suite, items)}
+        return {"chance": 0.0, "acc_norm": None, **generation_totals(suite, items, settings.temperature)}
 
     return Part("suites", suite.name, mark, rows, ask, partial(_about, suite, chosen, totals))
 
