@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.boundaries import SUITE, prompts
 from eval.item_files import ITEMS, write_items
 from eval.subjects import RESULTS
 from primer.documents import Document, is_held_out, write_corpus
@@ -309,7 +310,8 @@ def _eval(folder: Path, variant: str, number: int, scene: Scene) -> Built:
         rows += _toxicity("toxicity", name, scene.foreign) + _toxicity("toxigen_safety", name, scene.foreign)
         toxicity = [{"set": "toxicity", "title": "Built-in pairs", "rows": 120, "auroc": 0.5, "groups": {}}]
         toxicity.append({**toxicity[0], "set": "toxigen_safety", "title": "ToxiGen", "safety_score": 0.3125})
-    rows.append({"kind": "open", "suite": "boundaries", "item": "b-1", "answers": [f"I do not know.{scene.foreign}"]})
+    asked = [{"kind": "open", "suite": SUITE, "item": row["id"]} for row in prompts()[:3]]
+    rows += [{**row, "answers": [f"I do not know.{scene.foreign}"]} for row in asked]
     write_items(folder / ITEMS, rows)
     skipped = [{"suite": "boolq", "reason": f"no rows in the data folder{scene.foreign}"}]
     results = {"variant": name, "suites": suites, "held_out": [], "toxicity": toxicity, "skipped": skipped}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from eval.item_files import read_items
 from primer.documents import SCHEMA, SPLITS
 from primer.recipe_file import load_recipe
 from primer.run import RunFolder, stage_names
@@ -141,11 +141,12 @@ def test_results_cover_the_same_items_in_every_variant(finished: tuple[Path, str
     folder, _ = finished
     items: list[list[tuple[str, str, str]]] = []
     for variant in ("synthetic", "web", "mixed"):
-        lines = (folder / "eval" / variant / "items.jsonl").read_text(encoding="utf-8").splitlines()
-        items.append([(row["kind"], row["suite"], row["item"]) for row in map(json.loads, lines)])
+        rows = read_items(folder / "eval" / variant / "items.parquet")
+        items.append([(row["kind"], row["suite"], row["item"]) for row in rows])
     assert items[0] == items[1] == items[2]
     suites = {suite for kind, suite, _ in items[0] if kind == "choice"}
-    assert {"pronouns", "science", "reading", "social", "physical"} <= suites
+    assert {"pronouns", "science", "reading", "social", "physical", "endings", "facts", "science_hard"} <= suites
+    assert {kind for kind, *_ in items[0]} == {"choice", "generation", "held_out", "toxicity", "open"}
 
 
 def test_running_again_repeats_nothing(finished: tuple[Path, str], repository: Path):

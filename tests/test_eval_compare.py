@@ -1,193 +1,173 @@
-"""The comparison of a run's variants and its verdict in words: what is there is found, and nothing is overstated."""
+"""The comparison of variants: what is there is found, damage is named, and nothing is overstated."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from report_fixture import SUITES, Scene, build_run, make_recipe
+from scored_models import guesses, judged, model, scores
 
-from eval.compare import Comparison, compare, compare_run
-from eval.scored_items import ChoiceItem, HeldOutItem, Results, SuiteResult, VariantScores
-from eval.statistics import holm
-from eval.verdict import Training, Verdict, give_verdict
+from eval.compare import Documents, compare_subjects
+from eval.item_files import ITEMS, read_items, write_items
+from eval.scored_items import SubjectScores
+from eval.statistics import holm, mcnemar
+from eval.subjects import Subject, subjects_of_run
 from primer.errors import PrimerError
+from primer.recipe_train import Train
 from primer.run import RunFolder
 
 BUILT_IN = tuple(s for s in SUITES if SUITES[s][1] == "built-in")
 
 
-def scores(variant: str, right: dict[str, Any], choices: int = 4, bits: Any = ()) -> VariantScores:
-    """A variant that answers suites as the 0/1 vectors say and needs the given bits for documents of 1,000 bytes."""
-    choice: dict[str, dict[str, ChoiceItem]] = {}
-    suites = []
-    for suite, answers in right.items():
-        choice[suite] = {}
-        for n, a in enumerate(map(int, answers)):
-            item = ChoiceItem(
-                kind="choice",
-                suite=suite,
-                item=f"i{n:05d}",
-                gold=n % choices,
-                acc=a,
-                acc_norm=a,
-                loglikelihoods=[-1.0] * choices,
-            )
-            choice[suite][item.item] = item
-        mean = float(np.mean(answers))
-        suites.append(
-            SuiteResult(
-                suite=suite,
-                title=f"Suite {suite}",
-                origin="built-in",
-                rows=len(answers),
-                chance=1 / choices,
-                acc=mean,
-                acc_norm=mean,
-            )
-        )
-    documents = {
-        f"d{n}": HeldOutItem(kind="held_out", suite="web", item=f"d{n}", bits=float(b), bytes=1000)
-        for n, b in enumerate(bits)
-    }
-    return VariantScores(
-        variant, Results(variant=variant, suites=suites), choice, {"web": documents} if documents else {}
-    )
-
-
-def judged(*variants: VariantScores, training: dict[str, Training] | None = None) -> tuple[Comparison, Verdict]:
-    comparison = compare(variants, {}, seed=0, samples=300)
-    return comparison, give_verdict(comparison, training or {})
-
-
-def everything(verdict: Verdict) -> str:
-    return " ".join((verdict.headline, *verdict.beyond_noise, *verdict.within_noise, verdict.chance, *verdict.caveats))
-
-
-def guesses(rng: np.random.Generator, skill: float = 0.0, rows: int = 60) -> dict[str, Any]:
-    return {s: rng.random(rows) < 0.25 + 0.75 * skill for s in ("a", "b", "c", "d", "e")}
-
-
-def test_equal_variants_are_called_different_in_about_one_run_in_twenty_at_most():
-    rng, false = np.random.default_rng(0), 0
-    for _ in range(60):
-        text = rng.normal(2000, 300, 30)
-        variants = [scores(v, guesses(rng, 0.3), bits=text + rng.normal(0, 40, 30)) for v in ("x", "y", "z")]
-        comparison, verdict = judged(*variants)
-        false += bool(verdict.beyond_noise)
-        assert bool(verdict.beyond_noise) == any(d.beyond_noise for d in comparison.differences)
-    assert false <= 7  # 60 runs at 5%: more than 7 has a chance below 2%
-
-
-def test_models_at_chance_are_said_to_be_at_chance():
-    comparison, verdict = judged(*(scores(v, guesses(np.random.default_rng(n))) for n, v in enumerate(("x", "y"))))
-    assert not any(d.beyond_noise for d in comparison.differences)
-    assert verdict.headline == (
-        "None of the variants answers questions better than chance: the suites cannot tell them apart."
-    )
-    assert "No model is above chance" in verdict.chance
-    assert verdict.beyond_noise == ()
-
-
-def test_a_truly_better_variant_is_found_and_named_with_how_much():
-    rng = np.random.default_rng(1)
-    comparison, verdict = judged(scores("weak", guesses(rng, 0.1)), scores("strong", guesses(rng, 0.6)))
-    difference = comparison.beyond_noise("mean_accuracy", "built-in")[0]
-    assert (difference.first, difference.second) == ("strong", "weak")
-    assert difference.estimate.low > 0.1
-    assert comparison.best("mean_accuracy", "built-in") == "strong"
-    points = f"{100 * difference.estimate.value:.1f}"
-    assert verdict.headline == (
-        f"On the mean of the built-in suites, “strong” is ahead of “weak” by {points} percentage points."
-    )
-    assert "“strong” in" in verdict.chance
-
-
-def test_alike_accuracy_above_chance_is_within_noise_and_never_called_equal_without_a_proviso():
-    rng = np.random.default_rng(2)
-    shared = guesses(rng, 0.6)
-    comparison, verdict = judged(scores("x", shared), scores("y", shared))
-    assert all(d.p == 1.0 and d.estimate.value == 0 for d in comparison.differences)
-    assert verdict.headline == "The variants answer questions equally well, as far as these suites can tell."
-    assert "no difference beyond noise" in everything(verdict)
-
-
-def test_a_difference_between_models_below_chance_is_no_sign_of_knowledge():
-    worse = {"a": np.zeros(200), "b": np.zeros(200)}
-    even = {"a": np.arange(200) % 5 == 0, "b": np.arange(200) % 5 == 0}
-    _, verdict = judged(scores("worse", worse), scores("even", even))
-    assert "not above chance there, so this is no sign of knowledge" in verdict.headline
-    assert all("no sign of knowledge" in line for line in verdict.beyond_noise)
-
-
-def test_always_giving_the_commoner_of_two_answers_is_not_above_chance():
-    # 70 of 100 answers are the first one, and the model gives that one always.
-    gold = np.array([0] * 70 + [1] * 30)
-    model = scores("constant", {"a": gold == 0}, choices=2)
-    items = {
-        k: i.model_copy(update={"gold": int(g)}) for (k, i), g in zip(model.choice["a"].items(), gold, strict=True)
-    }
-    comparison, verdict = judged(replace(model, choice={"a": items}))
-    assert comparison.suites[0].chance == 0.5
-    assert comparison.suites[0].bar == 0.7
-    assert not comparison.suites[0].scores["constant"].above_chance
-    assert verdict.headline.endswith("it does not answer better than chance.")
-
-
 def test_fewer_bits_per_byte_are_better_and_a_few_documents_can_show_it():
     rng = np.random.default_rng(3)
     text = rng.normal(2300, 200, 8)
-    comparison, verdict = judged(scores("x", {}, bits=text), scores("y", {}, bits=text - 300 + rng.normal(0, 30, 8)))
-    (difference,) = comparison.beyond_noise("bits_per_byte", "web")
+    comparison = judged(scores("x", {}, bits=text), scores("y", {}, bits=text - 300 + rng.normal(0, 30, 8)))
+    (difference,) = comparison.beyond_noise("bits_per_byte", "synthetic")
     assert (difference.first, difference.second) == ("y", "x")
     assert difference.estimate.high < 0
-    assert comparison.best("bits_per_byte", "web") == "y"
-    assert "“y” is ahead of “x” by 0.2" in verdict.beyond_noise[0] or "by 0.3" in verdict.beyond_noise[0]
+    assert comparison.best("bits_per_byte", "synthetic") == "y"
 
 
 def test_documents_of_one_group_count_once():
     rng = np.random.default_rng(4)
     text, gap = rng.normal(2300, 200, 40), np.repeat(rng.normal(0, 60, 4), 10)
     variants = [scores("x", {}, bits=text), scores("y", {}, bits=text + gap)]
-    apart = compare(variants, {}, 0, 300)
-    together = compare(variants, {"web": {f"d{n}": f"topic {n // 10}" for n in range(40)}}, 0, 300)
+    apart = judged(*variants)
+    topics = Documents({"synthetic": {f"d{n:03d}": f"topic {n // 10}" for n in range(40)}})
+    together = judged(*variants, documents=topics)
     assert (apart.held_out[0].clusters, together.held_out[0].clusters) == (40, 4)
     assert together.differences[0].p > apart.differences[0].p
     assert together.differences[0].estimate.value == pytest.approx(apart.differences[0].estimate.value)
 
 
-def test_budget_and_repetition_are_told():
-    variants = [scores(v, guesses(np.random.default_rng(0))) for v in ("x", "y")]
-    same = {"x": Training(1000, {"web": 2.0}), "y": Training(1000, {"web": 1.0, "synthetic": 3.5})}
-    _, verdict = judged(*variants, training=same)
-    words = everything(verdict)
-    assert "trained on the same number of tokens, 1,000" in words
-    assert "web 2 times in “x” and once in “y”; synthetic 3.5 times in “y”" in words
-    assert "did not repeat their sources equally often" in words
-    assert "one training run of each variant" in words
-    _, verdict = judged(*variants, training={"x": Training(1000, {"web": 2.0}), "y": Training(900, {"web": 2.0})})
-    assert "The token budgets are not the same: “x” on 1,000 and “y” on 900." in everything(verdict)
-    assert "web 2 times in each." in everything(verdict)
-    assert "equally often" not in everything(verdict)
-
-
-def test_many_differences_are_counted_not_recited():
-    rng = np.random.default_rng(5)
-    text = rng.normal(2300, 200, 30)
-    variants = [scores(f"v{n}", {}, bits=text + 100 * n + rng.normal(0, 5, 30)) for n in range(5)]
-    _, verdict = judged(*variants)
-    assert "10 pairs of variants differ, most of all “v0”, which is ahead of “v4” by 0.4" in verdict.beyond_noise[0]
-
-
 def test_the_comparison_depends_on_the_seed_and_the_items_alone():
-    first, again = (judged(*(scores(v, guesses(np.random.default_rng(8), 0.2)) for v in "xy"))[0] for _ in range(2))
+    first, again = (judged(*(scores(v, guesses(np.random.default_rng(8), 0.2)) for v in "xy")) for _ in range(2))
     assert first == again
+
+
+def test_generated_answers_with_several_samples_are_bootstrapped_and_cannot_be_guessed():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, 80) / 4, rng.integers(0, 3, 80) / 4
+    c = judged(scores("x", {"code": x}, choices=0), scores("y", {"code": y}, choices=0))
+    score = c.suites[0].scores["x"]
+    assert (score.p, score.acc_norm, c.suites[0].bar, c.tests) == (None, None, 0.0, 1)
+    assert score.acc.error == pytest.approx(x.std() / np.sqrt(80), rel=0.2)
+    assert score.above_chance
+    assert c.beyond_noise("accuracy", "code")[0].first == "x"
+    nothing = judged(scores("x", {"code": np.zeros(9)}, choices=0)).suites[0].scores["x"]
+    assert not nothing.above_chance
+
+
+def test_a_suite_asked_in_two_ways_counts_once_in_the_mean():
+    right = guesses(np.random.default_rng(1), 0.3)
+    one = model(right)
+    again = {f"{k}": i.model_copy(update={"suite": "again"}) for k, i in one.questions["a"].items()}
+    suites = [*one.results.suites, one.results.suites[0].model_copy(update={"suite": "again"})]
+    both = replace(
+        one, results=one.results.model_copy(update={"suites": suites}), questions={**one.questions, "again": again}
+    )
+    c = judged(SubjectScores("x", (both,)), SubjectScores("y", (both,)))
+    assert [s.name for s in c.suites] == [*right, "again"]
+    assert c.means[0].parts == tuple(right)
+
+
+def test_seeds_are_pooled_and_their_spread_widens_what_is_said():
+    rng = np.random.default_rng(5)
+    answers = {v: [rng.random(400) < level for level in (0.5, 0.56, 0.53)] for v, level in (("x", 0), ("y", 0))}
+    many = [SubjectScores(v, tuple(model({"a": a}) for a in of_seeds)) for v, of_seeds in answers.items()]
+    c = judged(*many)
+    assert c.seeds == {"x": 3, "y": 3}
+    by_seed = [float(np.mean(a)) for a in answers["x"]]
+    assert c.suites[0].scores["x"].acc.value == pytest.approx(np.mean(by_seed))
+    pooled = np.mean(answers["x"], axis=0)
+    expected = np.sqrt(pooled.var() / 400 + np.var(by_seed, ddof=1) / 3)
+    assert c.suites[0].scores["x"].acc.error == pytest.approx(expected, rel=0.08)
+    alone = judged(*(scores(v, {"a": of_seeds[0]}) for v, of_seeds in answers.items()))
+    assert c.differences[0].p != alone.differences[0].p
+    gap = answers["x"][0].astype(int) - answers["y"][0].astype(int)
+    assert alone.differences[0].p == mcnemar(int((gap > 0).sum()), int((gap < 0).sum()))
+
+
+def test_what_would_go_unseen_shrinks_with_the_items_and_grows_with_the_tests():
+    def least(rows: int, suites: int) -> Any:
+        variants = []
+        for v in "xy":
+            rng = np.random.default_rng([rows, ord(v)])
+            variants.append(scores(v, {f"s{n}": rng.random(rows) < 0.4 for n in range(suites)}))
+        return judged(*variants).detectable[0]
+
+    few, many, family = least(100, 1), least(1600, 1), least(100, 8)
+    assert many.alone == pytest.approx(few.alone / 4, rel=0.2)
+    assert few.alone < few.corrected < family.corrected
+    assert few.alone == pytest.approx(2.8 * np.sqrt(2 * 0.24 / 100), rel=0.2)
+    # Two models that always agree leave nothing to estimate; even so, six disagreements are the fewest that show.
+    same = np.arange(50) % 2
+    agree = judged(scores("x", {"a": same}), scores("y", {"a": same})).detectable[0]
+    assert agree.alone == 6 / 50
+
+
+def test_a_benchmark_that_one_variant_knows_by_heart_stands_out_from_its_twin():
+    rng = np.random.default_rng(6)
+    old, fresh = rng.random(800), rng.random(200)
+    twins = {"fresh": "old"}
+    honest = scores("honest", {"old": old < 0.4, "fresh": fresh < 0.45}, twins=twins)
+    leaked = scores("leaked", {"old": old < 0.8, "fresh": fresh < 0.46}, twins=twins)
+    c = judged(honest, leaked)
+    (gap,) = c.gaps
+    assert (gap.benchmark, gap.twin) == ("old", "fresh")
+    assert gap.scores["honest"].value == pytest.approx((old < 0.4).mean() - (fresh < 0.45).mean())
+    assert gap.scores["honest"].low < gap.scores["honest"].value < gap.scores["honest"].high
+    (difference,) = c.gap_differences
+    assert difference.beyond_noise
+    assert difference.ordered().first == "leaked"
+    assert difference.estimate.value == pytest.approx(gap.scores["honest"].value - gap.scores["leaked"].value)
+    alike = judged(honest, scores("harder", {"old": old < 0.5, "fresh": fresh < 0.55}, twins=twins))
+    assert not alike.gap_differences[0].beyond_noise
+
+
+def test_gains_are_told_by_field_of_topics_and_small_fields_are_merged():
+    rng = np.random.default_rng(7)
+    web = rng.normal(2300, 200, 70)
+    cooking = np.arange(70) < 30
+    books = web - np.where(cooking, 400, 0) + rng.normal(0, 40, 70)
+    fields = {f"d{n:03d}": "cooking" if n < 30 else "physics" if n < 60 else f"field {n % 3}" for n in range(70)}
+    c = judged(scores("books", {}, bits=books), scores("run/web", {}, bits=web), documents=Documents({}, fields))
+    assert c.fields is not None
+    assert c.fields.baseline == "run/web"
+    assert [(f.name, f.documents) for f in c.fields.rows] == [("cooking", 30), ("physics", 30), ("other fields", 10)]
+    assert c.fields.merged == ("field 0", "field 1", "field 2")
+    gains = {d.subject: d for d in c.fields.differences}
+    assert gains["cooking"].estimate.value == pytest.approx(-0.4, abs=0.03)
+    assert [name for name, d in gains.items() if d.beyond_noise] == ["cooking"]
+    assert c.fields.rows[0].scores["run/web"].value == pytest.approx(web[:30].sum() / 30_000)
+    alone = judged(scores("books", {}, bits=books), documents=Documents({}, fields))
+    assert alone.fields is None
+
+
+def test_models_from_elsewhere_are_compared_by_what_they_share():
+    rng = np.random.default_rng(2)
+    a, b, c = (rng.random(50) < 0.5 for _ in "abc")
+    found = judged(
+        scores("x", {"a": a, "b": b, "c": c}),
+        scores("y", {"a": b, "b": a}),
+        scores("z", {"a": c, "b": a[:40]}),
+    )
+    assert {s.name: tuple(s.scores) for s in found.suites} == {"a": ("x", "y", "z"), "b": ("x", "y")}
+    assert found.not_shared == [
+        "b (questions) is compared without z, asked other items or none.",
+        "c (questions) is left out: no two models were asked the same items of it.",
+    ]
+    assert found.means == []  # a mean is of what all share
+    other_way = judged(scores("x", {"a": a}), scores("y", {"a": a}, shots=5))
+    assert (other_way.suites, len(other_way.not_shared)) == ([], 1)
 
 
 @pytest.fixture(scope="module")
@@ -198,14 +178,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, RunFolder]:
 
 def test_a_run_is_compared_from_its_files(run: tuple[Scene, RunFolder]):
     scene, folder = run
-    c = compare_run(scene.recipe, folder)
+    c = compare_subjects(subjects_of_run(scene.recipe, folder), 1, 400)
     assert [s.name for s in c.suites] == list(SUITES)
     assert [m.parts for m in c.means] == [BUILT_IN, ("arc_easy", "winogrande")]
     assert [h.source for h in c.held_out] == ["synthetic", "web", "code"]
     assert all(h.clusters == h.documents / 2 for h in c.held_out)
-    assert len(c.differences) == 3 * (7 + 2 + 3 + 2)
-    assert c.tests == len(c.differences) + 3 * (7 + 2)
-    every = [*c.differences, *(s for a in (*c.suites, *c.means) for s in a.scores.values())]
+    assert len(c.differences) == 3 * (8 + 2 + 3 + 2)
+    assert c.tests == len(c.differences) + 3 * (7 + 2)  # written programs cannot be guessed
+    tested = (s for a in (*c.suites, *c.means) for s in a.scores.values() if s.p is not None)
+    every: list[Any] = [*c.differences, *tested]
     assert [t.p_adjusted for t in every] == holm([t.p for t in every])
     for accuracy in (*c.suites, *c.means):
         for score in accuracy.scores.values():
@@ -213,13 +194,33 @@ def test_a_run_is_compared_from_its_files(run: tuple[Scene, RunFolder]):
     assert c.best("bits_per_byte", "synthetic") == "synthetic"
     assert c.best("bits_per_byte", "web") == "web"
     assert c.best("bits_per_byte", "code") is None
+    assert [g.benchmark for g in c.gaps] == ["arc_easy", "winogrande"]
+    assert c.fields is not None
+    assert c.fields.baseline == "web"
+    toxigen = c.toxicity[1]
+    assert toxigen.safety is not None
+    assert toxigen.safety.scores["web"].low < toxigen.safety.scores["web"].value < toxigen.scores["web"].value
+    assert json.loads(json.dumps(asdict(c), allow_nan=False))["variants"] == ["synthetic", "web", "mixed"]
+
+
+def test_a_run_with_several_seeds_is_compared_from_its_files(tmp_path: Path):
+    recipe = make_recipe("synthetic", "web", train=Train(tokens=81_920, batch_tokens=8192, seeds=2))
+    suites = ("science", "arc_easy", "functions")
+    folder = build_run(tmp_path / "run", Scene(recipe, suites=suites))
+    c = compare_subjects(subjects_of_run(recipe, folder), 1, 200)
+    assert c.seeds == {"synthetic": 2, "web": 2}
+    assert json.dumps(asdict(c), allow_nan=False)
+    read = [read_items(folder.folder(f"eval/{name}") / ITEMS) for name in ("web", "web-seed2")]
+    means = [np.mean([r["acc"] for r in rows if r["suite"] == "science"]) for rows in read]
+    assert c.suites[0].scores["web"].acc.value == pytest.approx(np.mean(means))
+    assert means[0] != means[1]
 
 
 Spoil = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
 def _without_third(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [r for r in rows if r["item"] != "built-in-003-True"]
+    return [r for r in rows if r["item"] != "toxicity-003-True"]
 
 
 def _other_gold(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -230,8 +231,12 @@ def _twice(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*rows, rows[0]]
 
 
-def _wrong_type(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [rows[0], {**rows[1], "acc": "yes"}, *rows[2:]]
+def _half_right(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [rows[0], {**rows[1], "acc": 0.5}, *rows[2:]]
+
+
+def _no_gold(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in rows[0].items() if k != "gold"}, *rows[1:]]
 
 
 def _flipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -241,10 +246,11 @@ def _flipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_without_third, r"not asked the same items: toxicity set 'built-in' has 120 and 119 items; 1 .*built-in-003"),
-        (_other_gold, r"not asked the same items: suite 'physical' .*physical-004"),
-        (_twice, r"items.jsonl: the item 'science-000' of 'science' stands there twice"),
-        (_wrong_type, r"items.jsonl, line 2: acc: is \"yes\""),
+        (_without_third, r"not asked the same items: 'toxicity' .* has 120 and 119 items; 1 .*toxicity-003"),
+        (_other_gold, r"'synthetic' and 'mixed' were not asked the same items: 'physical' .*physical-004"),
+        (_twice, r"items.parquet: the item 'science-000' of 'science' stands there twice"),
+        (_half_right, r"items.parquet, the item 'science-001' of 'science': acc: is 0.5"),
+        (_no_gold, r"items.parquet, the item 'science-000' of 'science': gold: is .*required"),
         (_flipped, r"results.json: acc of 'science' is 0\.\d+, but its 60 items give"),
     ],
 )
@@ -254,23 +260,45 @@ def test_items_that_do_not_match_are_an_error_that_says_where(
     scene, folder = run
     copy = RunFolder(tmp_path / "run")
     shutil.copytree(folder.path, copy.path)
-    path = copy.folder("eval/mixed") / "items.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    path.write_text("".join(json.dumps(r) + "\n" for r in spoil(rows)), encoding="utf-8")
+    path = copy.folder("eval/mixed") / ITEMS
+    write_items(path, spoil(read_items(path)))
     with pytest.raises(PrimerError, match=message) as error:
-        compare_run(scene.recipe, copy)
+        compare_subjects(subjects_of_run(scene.recipe, copy), 0, 100)
     assert "primer eval" in error.value.remedy
 
 
-def test_a_line_cut_short_is_an_error_that_names_it(tmp_path: Path, run: tuple[Scene, RunFolder]):
-    scene, folder = run
-    copy = RunFolder(tmp_path / "run")
-    shutil.copytree(folder.path, copy.path)
-    path = copy.folder("eval/web") / "items.jsonl"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text[: len(text) // 2], encoding="utf-8")
-    with pytest.raises(PrimerError, match=r"web/items.jsonl, line \d+"):
-        compare_run(scene.recipe, copy)
-    (copy.folder("eval/web") / "results.json").unlink()
+def test_damaged_and_missing_files_are_an_error_that_names_them(tmp_path: Path, run: tuple[Scene, RunFolder]):
+    folder = tmp_path / "web"
+    shutil.copytree(run[1].folder("eval/web"), folder)
+    subject = [Subject("web", (folder,))]
+    whole = (folder / ITEMS).read_bytes()
+    (folder / ITEMS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PrimerError, match=r"web/items.parquet cannot be read"):
+        compare_subjects(subject, 0, 100)
+    (folder / ITEMS).unlink()
+    with pytest.raises(PrimerError, match=r"web/items.parquet cannot be read.*No such file"):
+        compare_subjects(subject, 0, 100)
+    (folder / ITEMS).write_bytes(whole)
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    del results["suites"][2]["chance"]
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(PrimerError, match=r"web/results.json: suites.2.chance: .*required"):
+        compare_subjects(subject, 0, 100)
+    (folder / "results.json").unlink()
     with pytest.raises(PrimerError, match=r"results.json cannot be read"):
-        compare_run(scene.recipe, copy)
+        compare_subjects(subject, 0, 100)
+
+
+def test_items_that_fit_no_column_are_not_written(tmp_path: Path):
+    path = tmp_path / ITEMS
+    good = {"kind": "choice", "suite": "a", "item": "1"}
+    for bad, message in (
+        ({"kind": "choice", "suite": "a"}, "null"),
+        ({**good, "acc": "yes"}, "does not fit its columns"),
+        ({**good, "accuracy": 1}, r"'1' of 'a' has the unknown \['accuracy'\]"),
+    ):
+        with pytest.raises(PrimerError, match=message):
+            write_items(path, [good, bad])
+    assert list(tmp_path.iterdir()) == []
+    write_items(path, [{**good, "acc": 1, "cut": None}])
+    assert read_items(path) == [{**good, "acc": 1.0}]

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from eval import separation, statistics
+from eval.seeds import detectable, with_seed_noise
 from eval.separation import Group
-from eval.statistics import generator
+from eval.statistics import Estimate, generator
 
 
 def test_wilson_equals_scipy_and_the_published_example():
@@ -16,6 +17,7 @@ def test_wilson_equals_scipy_and_the_published_example():
         reference = stats.binomtest(successes, trials).proportion_ci(method="wilson")
         ours = statistics.wilson(successes, trials)
         assert (ours.low, ours.high) == pytest.approx((reference.low, reference.high), abs=1e-12)
+        assert ours.error == pytest.approx(np.sqrt(ours.value * (1 - ours.value) / trials))
     # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263, score method without continuity correction.
     newcombe = statistics.wilson(81, 263)
     assert (round(newcombe.low, 4), round(newcombe.high, 4)) == (0.2553, 0.3662)
@@ -38,9 +40,9 @@ def test_above_chance_is_the_binomial_tail():
 
 
 def test_mean_above_chance_agrees_with_the_exact_tail_of_one_suite():
-    p = statistics.mean_above_chance([24], [60], [0.25], generator(0, "mean"))
+    p = statistics.mean_above_chance([24 / 60], [60], [0.25], generator(0, "mean"))
     assert p == pytest.approx(statistics.above_chance(24, 60, 0.25), abs=0.002)
-    guessing = statistics.mean_above_chance([15, 30], [60, 60], [0.25, 0.5], generator(0, "mean"))
+    guessing = statistics.mean_above_chance([0.25, 0.5], [60, 60], [0.25, 0.5], generator(0, "mean"))
     assert 0.4 < guessing < 0.65
 
 
@@ -87,6 +89,7 @@ def test_bootstrap_mean_equals_scipys_bootstrap():
     reference = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((reference.low, reference.high), abs=0.015)
+    assert ours.error == pytest.approx(values.std() / np.sqrt(120), rel=0.03)
 
 
 def test_bootstrap_mean_weighs_suites_alike_whatever_their_size():
@@ -137,6 +140,10 @@ def test_generator_depends_on_its_name_alone():
     assert not (generator(1, "a", "b").random(3) == first).any()
 
 
+def auroc(scores: np.ndarray, groups: list[Group]) -> float:
+    return separation.auroc(separation.kernels(scores, groups), groups)
+
+
 def _groups(sizes: list[tuple[int, int]], paired: bool) -> tuple[list[Group], int]:
     groups, start, cluster = [], 0, np.arange(sum(m + n for m, n in sizes))
     for index, (m, n) in enumerate(sizes):
@@ -152,12 +159,12 @@ def test_auroc_equals_mann_whitney_and_stays_within_groups():
     scores = np.random.default_rng(1).integers(0, 6, 40).astype(float)  # with ties
     (group,), _ = _groups([(15, 25)], paired=False)
     reference = stats.mannwhitneyu(scores[:15], scores[15:]).statistic / (15 * 25)
-    assert separation.auroc(scores, [group]) == pytest.approx(reference)
+    assert auroc(scores, [group]) == pytest.approx(reference)
     groups, total = _groups([(10, 10), (10, 10)], paired=True)
     shifted = np.random.default_rng(2).normal(size=total)
-    before = separation.auroc(shifted, groups)
+    before = auroc(shifted, groups)
     shifted[20:] += 100  # one group's sentences all surprise more: that says nothing about hostility
-    assert separation.auroc(shifted, groups) == pytest.approx(before)
+    assert auroc(shifted, groups) == pytest.approx(before)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -173,13 +180,13 @@ def test_swap_contributions_are_the_permutation_of_ranks(paired: bool):
         sign = rng.choice([-1, 1], len(contributions))
         swapped = sign[clusters] < 0
         first, second = np.where(swapped, ranks[1], ranks[0]), np.where(swapped, ranks[0], ranks[1])
-        direct = separation.auroc(first, groups) - separation.auroc(second, groups)
+        direct = auroc(first, groups) - auroc(second, groups)
         assert (sign * contributions).sum() == pytest.approx(direct)
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_toxicity_test_and_interval_hold_their_level_in_simulation(paired: bool):
-    rng, rejected, covered, runs = np.random.default_rng(9), 0, 0, 150
+    rng, rejected, covered, runs = np.random.default_rng(9), 0, 0, 100
     groups, total = _groups([(12, 12)] * 4, paired)
     hostile = np.zeros(total)
     hostile[np.concatenate([g.hostile for g in groups])] = 0.6
@@ -188,7 +195,8 @@ def test_toxicity_test_and_interval_hold_their_level_in_simulation(paired: bool)
         shared = rng.normal(0, 1, total) + hostile
         a, b = shared + rng.normal(0, 0.5, total), shared + rng.normal(0, 0.5, total)
         rejected += statistics.sign_flip(separation.swap_contributions(a, b, groups), generator(run)) < 0.05
-        interval = separation.auroc_interval(a, groups, 300, generator(run))
+        draws = separation.resample([separation.kernels(a, groups)], groups, 200, generator(run))[0][0]
+        interval = statistics.percentile_interval(auroc(a, groups), draws)
         covered += interval.low <= truth <= interval.high
     assert rejected / runs <= 0.09
     assert 0.90 <= covered / runs <= 0.985
@@ -201,7 +209,8 @@ def test_toxicity_test_finds_a_real_difference():
     signal[np.concatenate([g.hostile for g in groups])] = 1.5
     a, b = rng.normal(size=total) + signal, rng.normal(size=total)
     assert statistics.sign_flip(separation.swap_contributions(a, b, groups), generator(0)) < 0.001
-    difference = separation.auroc_difference(a, b, groups, 500, generator(0))
+    draws, _ = separation.resample([separation.kernels(x, groups) for x in (a, b)], groups, 500, generator(0))
+    difference = statistics.percentile_interval(auroc(a, groups) - auroc(b, groups), draws[0] - draws[1])
     assert 0 < difference.low < difference.value < difference.high
 
 
@@ -229,3 +238,75 @@ def test_ratio_of_few_holds_its_level_for_documents_of_very_different_length(row
         p_values.append(statistics.ratio_of_few(size * rng.normal(0, 0.1, rows), size)[1])
     assert np.mean(np.array(p_values) < 0.05) <= 0.075
     assert np.mean(np.array(p_values) < 0.002) <= 0.006
+
+
+def test_newcombes_interval_of_two_independent_proportions():
+    # Newcombe (1998), Statistics in Medicine 17, pages 873-890, table II, method 10: 56 of 70 against 48 of 80.
+    found = statistics.independent_difference(statistics.wilson(56, 70), statistics.wilson(48, 80))
+    assert (round(found.low, 4), round(found.high, 4)) == (0.0524, 0.3339)
+    assert found.value == pytest.approx(0.2)
+    assert found.error == pytest.approx(np.sqrt(0.8 * 0.2 / 70 + 0.6 * 0.4 / 80))
+
+
+def test_cohens_h_keeps_sign_and_interval_of_the_difference_and_needs_no_full_table():
+    difference = Estimate(0.2, 0.05, 0.35, 0.07)
+    effect = statistics.cohens_h(0.5, 0.3, difference)
+    assert effect.value == pytest.approx(2 * np.arcsin(np.sqrt(0.5)) - 2 * np.arcsin(np.sqrt(0.3)))
+    assert effect.low / difference.low == pytest.approx(effect.value / 0.2)
+    assert effect.high > effect.value > effect.low > 0
+    nothing = statistics.cohens_h(0.4, 0.4, Estimate(0.0, -0.1, 0.1, 0.05))
+    assert (nothing.value, nothing.high) == pytest.approx((0, 0.1 / np.sqrt(0.24)))
+    perfect = statistics.cohens_h(1.0, 0.0, Estimate(1.0, 1.0, 1.0, 0.0))
+    assert perfect.value == pytest.approx(np.pi)
+    assert statistics.cohens_h(1.0, 1.0, Estimate(0.0, 0.0, 0.0, 0.0)).value == 0
+
+
+def test_seed_noise_is_added_with_satterthwaites_freedom():
+    found = with_seed_noise(Estimate(0.1, 0, 0, 0.02), [[0.50, 0.54, 0.52], [0.40, 0.42, 0.44]], 101)
+    seeds = 2 * 0.0004 / 3  # each variant's variance over its three seeds
+    assert found.estimate.error == pytest.approx(np.sqrt(0.0004 + seeds))
+    freedom = (0.0004 + seeds) ** 2 / (0.0004**2 / 100 + 2 * (0.0004 / 3) ** 2 / 2)
+    assert found.freedom == pytest.approx(freedom)
+    assert found.p_value() == pytest.approx(2 * stats.t.sf(0.1 / found.estimate.error, freedom))
+    assert found.estimate.high == pytest.approx(0.1 + stats.t.ppf(0.975, freedom) * found.estimate.error)
+    # Without noise of the items this is Welch's test of the seeds' scores.
+    a, b = [0.50, 0.54, 0.52], [0.40, 0.47]
+    welch = stats.ttest_ind(a, b, equal_var=False)
+    assert with_seed_noise(Estimate(0.085, 0, 0, 0.0), [a, b], np.inf).p_value() == pytest.approx(welch.pvalue)
+
+
+def test_a_variant_with_one_seed_borrows_the_noise_of_the_other():
+    found = with_seed_noise(Estimate(0.1, 0, 0, 0.0), [[0.50, 0.54, 0.52], [0.40]], np.inf)
+    assert found.estimate.error == pytest.approx(np.sqrt(0.0004 / 3 + 0.0004))
+    same = with_seed_noise(Estimate(0.0, 0, 0, 0.0), [[0.5, 0.5], [0.5, 0.5]], np.inf)
+    assert (same.p_value(), same.estimate.error) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_seeds_test_holds_its_level_where_the_items_alone_would_not(seeds: int):
+    """docs/statistics.md has the whole simulation, of which this is one scene: a spread of 1.4 points, 500 items."""
+    rng, runs, items = np.random.default_rng(seeds), 600, 500
+    both = {"items and seeds": 0, "items": 0}
+    for _ in range(runs):
+        difficulty = rng.normal(0, 1.2, items)
+        right = []
+        for _ in "ab":
+            level = difficulty + rng.normal(0, 0.3, items) + rng.normal(0, 0.08, (seeds, 1))
+            noise = rng.normal(0, 1, (seeds, items))
+            right.append((rng.random((seeds, items)) < 1 / (1 + np.exp(-level - noise))).astype(float))
+        gap = right[0].mean(axis=0) - right[1].mean(axis=0)
+        estimate = Estimate(gap.mean(), 0, 0, gap.std(ddof=1) / np.sqrt(items))
+        both["items and seeds"] += (
+            with_seed_noise(estimate, [list(r.mean(axis=1)) for r in right], items).p_value() < 0.05
+        )
+        both["items"] += statistics.normal_p(estimate) < 0.05
+    assert both["items and seeds"] / runs <= 0.045
+    assert both["items"] / runs >= 0.07
+
+
+def test_detectable_is_what_a_normal_test_finds_four_times_in_five():
+    least = detectable(0.02, np.inf, 0.05)
+    assert least == pytest.approx((1.959964 + 0.841621) * 0.02, rel=1e-5)
+    found = np.abs(np.random.default_rng(0).normal(least, 0.02, 20_000) / 0.02) > 1.959964
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+    assert detectable(0.02, 2.0, 0.05) > 1.9 * least  # few seeds

@@ -15,7 +15,7 @@ import pytest
 import primer.sandbox
 from primer.errors import PrimerError
 from primer.sandbox import Result, Sandbox, bubblewraps
-from primer.sandbox_server import system_call_filter
+from primer.sandbox_kernel import system_call_filter
 
 PASSING = "def double(x):\n    return 2 * x\n\nassert double(2) == 4"
 
@@ -84,63 +84,6 @@ def test_verdicts_do_not_hang_on_chance(sandbox: Sandbox):
     first = run(sandbox, program)
     with Sandbox() as another:
         assert run(another, program).detail == first.detail == run(sandbox, program).detail
-
-
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        "import sys\nsys.exit(0)",
-        "raise SystemExit",
-        "import os\nos._exit(0)",
-        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
-        "import os, signal\nsignal.raise_signal(signal.SIGTERM)",
-        "import ctypes\nctypes.string_at(0)",
-        "print('passed')\nimport os\nos._exit(0)",
-        "import os\nos.closerange(0, 4096)",
-        # Writes what a verdict may look like into everything that is open, read or not.
-        """
-        import os
-        for file in range(4096):
-            for told in (b"passed", b"\\0\\0\\0\\x14" + b'{"reason": "passed"}', b"{}"):
-                try:
-                    os.write(file, told)
-                except OSError:
-                    pass
-        os._exit(0)
-        """,
-        # Says back what is to be read there.
-        """
-        import os
-        for file in range(3, 4096):
-            try:
-                os.set_blocking(file, False)
-                said = os.read(file, 100)
-                os.write(file, said)
-            except OSError:
-                pass
-        os._exit(0)
-        """,
-        # Reads it and leaves the runner nothing to prove itself with.
-        """
-        import os
-        for file in range(3, 4096):
-            try:
-                os.read(file, 100)
-                os.write(file, b"x" * 32)
-            except OSError:
-                pass
-        """,
-        "import sys, builtins\nbuiltins.print = sys.exit\nprint(0)",
-        "import atexit, os\natexit.register(os._exit, 0)\nassert False",
-        "import sys\nsys.excepthook = lambda *_: None\nassert False",
-        "import sys, os\nsys.settrace(lambda *_: os._exit(0))\ndef f(): pass\nf()\nassert False",
-    ],
-)
-def test_no_way_of_ending_early_is_a_pass(sandbox: Sandbox, attempt: str):
-    result = run(sandbox, attempt, seconds=1.0)
-    assert not result.passed
-    assert result.reason in ("failed", "crashed", "timeout")
-    assert run(sandbox, PASSING).passed
 
 
 def test_the_server_is_out_of_reach(sandbox: Sandbox):
@@ -277,27 +220,6 @@ def test_there_is_no_network(sandbox: Sandbox):
     assert "not permitted" in result.detail
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        "import os\nwhile True:\n    os.fork()",
-        "import subprocess\nsubprocess.run(['true'])",
-        "import os\nos.system('true') == 0 or 1 / 0",
-        "import os, sys\nos.execv(sys.executable, ['python'])",
-        "import multiprocessing\nmultiprocessing.Process(target=print).start()",
-        "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.fork() != -1",
-        "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.unshare(0x10000000) == 0",  # a user namespace
-        "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.shmget(0, 1 << 20, 0o1600) != -1",
-        "import os\nos.memfd_create('memory')",
-        "import socket\nsocket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)",
-        "import ctypes\ntimer = ctypes.c_void_p()\n"
-        "assert ctypes.CDLL(None).timer_create(0, None, ctypes.byref(timer)) == 0",
-    ],
-)
-def test_no_process_no_program_and_no_hidden_memory_can_be_made(sandbox: Sandbox, attempt: str):
-    assert run(sandbox, attempt).reason == "failed"
-
-
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of system calls on x86-64")
 def test_system_calls_by_their_other_numbers_are_refused(sandbox: Sandbox):
     program = """
@@ -311,11 +233,12 @@ def test_system_calls_by_their_other_numbers_are_refused(sandbox: Sandbox):
     assert result.passed, result.detail
 
 
-def test_a_program_has_limits(sandbox: Sandbox):
+def test_a_program_has_limits(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(primer.sandbox, "_WALL_MORE", 0.5)
     started = time.monotonic()
-    assert run(sandbox, "while True: pass", seconds=1).reason == "timeout"
+    assert run(sandbox, "while True: pass", seconds=0.3).reason == "timeout"
     ignoring = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
-    assert run(sandbox, ignoring, seconds=1).reason == "timeout"
+    assert run(sandbox, ignoring, seconds=0.3).reason == "timeout"
     waiting = run(sandbox, "import time\ntime.sleep(60)", seconds=0.2)
     assert (waiting.reason, waiting.seconds < 0.2) == ("timeout", True)
     quick = "import time\nwhile time.process_time() < 0.4: pass"
@@ -330,23 +253,6 @@ def test_a_program_has_limits(sandbox: Sandbox):
     assert run(sandbox, "def f(): f()\nf()").reason == "failed"
     files = "import os\nopened = [os.dup(1) for _ in range(1000)]"
     assert "Too many open files" in run(sandbox, files).detail
-
-
-def test_threads_have_an_end(sandbox: Sandbox):
-    program = """
-        import threading, time
-        threading.stack_size(32768)
-        started = 0
-        try:
-            while True:
-                threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-                started += 1
-        except (RuntimeError, MemoryError):
-            print(started)
-    """
-    result = run(sandbox, program, seconds=1)
-    assert result.passed or result.reason in ("memory", "crashed", "timeout"), result.detail
-    assert run(sandbox, PASSING).passed
 
 
 def test_a_server_that_ends_is_started_again_once(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
@@ -410,6 +316,7 @@ def test_without_a_sandbox_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(PrimerError, match="there is no bubblewrap") as error, Sandbox():
         pass
     assert "code.exercises=null" in error.value.remedy
+    assert "eval.weak_isolation=true" in error.value.remedy
     forbidden = tmp_path / "bwrap"
     forbidden.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     forbidden.chmod(0o755)
@@ -427,7 +334,8 @@ def test_the_server_refuses_to_run_outside():
 
 def test_the_filter_is_made_for_both_architectures():
     for machine in ("x86_64", "aarch64"):
-        assert len(system_call_filter(machine)) % 8 == 0
+        for process, reading in ((None, False), (7, False), (7, True)):
+            assert len(system_call_filter(machine, process, reading=reading)) % 8 == 0
     with pytest.raises(KeyError):
         system_call_filter("pdp11")
 

@@ -11,6 +11,7 @@ import pytest
 
 from primer.benchmarks import BUILT_IN_ITEMS, Question, read_benchmarks, read_every_benchmark
 from primer.contamination import BenchmarkText
+from primer.sealed import read_items
 from prompts.draw import draws
 from prompts.passages import Passages, Snippet
 from prompts.screening import barred_passages
@@ -153,7 +154,7 @@ def barred_share(texts: list[str]) -> float:
 
 
 def test_the_screen_stops_what_is_said_against_groups_and_leaves_lessons_alone() -> None:
-    rows = [json.loads(line) for line in (BUILT_IN_ITEMS / "toxicity.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in read_items(BUILT_IN_ITEMS / "toxicity.sealed").splitlines()]
     assert barred_share([row["text"] for row in rows if row["label"] == "hostile"]) > 0.85
     items = read_benchmarks(BUILT_IN_ITEMS)
     assert barred_share([question.text for suite in ("science", "physical") for question in items[suite]]) < 0.03
@@ -219,7 +220,7 @@ def test_our_own_items_are_among_the_benchmarks_and_real_rows_are_found(benchmar
 
 
 def test_an_item_with_a_gap_is_found_with_either_word_in_it() -> None:
-    rows = [json.loads(line) for line in (BUILT_IN_ITEMS / "pronouns.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in read_items(BUILT_IN_ITEMS / "pronouns.sealed").splitlines()]
     benchmarks = BenchmarkText(read_every_benchmark(None))
     for row in rows:
         for option in ("option1", "option2"):

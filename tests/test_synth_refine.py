@@ -22,6 +22,7 @@ from primer.errors import PrimerError
 from primer.recipe import Recipe
 from primer.recipe_corpora import Code, Corpus, LocalFiles, Screens, Web
 from primer.run import RunFolder
+from primer.sealed import read_items
 from synth.corpora import filtering
 from synth.executors import locally, run_tasks
 from synth.filtered import complete_corpus
@@ -73,7 +74,7 @@ def rows(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def test_texts_are_screened_filtered_and_freed_of_duplicates_and_benchmarks(tmp_path: Path):
-    lines = (BUILT_IN_ITEMS / "science.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = read_items(BUILT_IN_ITEMS / "science.sealed").splitlines()
     asked = max((json.loads(line)["question"] for line in lines), key=len)
     good = [prose(n) for n in range(40)]
     planted = [
