@@ -1,7 +1,8 @@
 """Charts as inline SVG, drawn twice: for a wide page and, with labels above the rows, for a narrow one.
 
 Colours come from the page's style sheet (classes v0 to v7), so a chart follows the light and dark scheme; every
-variant also has its own marker shape. All text that enters is escaped here.
+variant also has its own marker shape. Every value is a `point` with its words as label, which the page's script shows
+under the pointer and lets the arrow keys walk through. All text that enters is escaped here.
 """
 
 from __future__ import annotations
@@ -17,17 +18,32 @@ from eval.statistics import Estimate
 WIDE, NARROW = 720, 350
 STYLES = 8
 
+# Values of a curve that can be read off.
+_POINTS = 12
+
 Format = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a dot chart: a label, a quiet note, an optional reference value, and one estimate a variant."""
+    """One row of a dot chart: a label, a quiet note, an optional reference value, and an estimate for each style.
+
+    A style without an estimate (None) keeps its place.
+    """
 
     label: str
     note: str
     reference: float | None
-    estimates: Sequence[Estimate]
+    estimates: Sequence[Estimate | None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its name, its style (a variant's position), and its points; lines of one style share name and mark."""
+
+    name: str
+    style: int
+    points: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -65,33 +81,36 @@ def dot_chart(name: str, title: str, rows: Sequence[Row], variants: Sequence[str
         variants: Their names, in the order of the estimates.
         axis: The horizontal scale.
     """
-    values = [v for r in rows for e in r.estimates for v in (e.low, e.high)] + [
+    values = [v for r in rows for e in r.estimates if e is not None for v in (e.low, e.high)] + [
         r.reference for r in rows if r.reference is not None
     ]
     described = "; ".join(f"{r.label}: {_spoken(r.estimates, variants, axis.format)}" for r in rows)
     ticks = nice_ticks(min(values), max(values), 6, axis.limits)
-    return _twice(name, title, described, lambda wide: _dots(rows, axis, ticks, wide))
+    return _twice(name, title, described, lambda wide: _dots(rows, variants, axis, ticks, wide))
 
 
 def line_chart(
     name: str,
     title: str,
     description: str,
-    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+    lines: Sequence[Line],
     x: Axis,
     y: Axis,
+    *,
+    tall: bool = True,
 ) -> str:
-    """Lines over a logarithmic horizontal scale, each with its variant's marker and name at its end.
+    """Lines over a logarithmic horizontal scale, each with its marker at its end; the first of a style has its name.
 
     Args:
         name: Identifier, unique on the page.
         title: What the chart shows.
         description: The same for readers who hear the page, with the numbers that matter.
-        lines: (variant, points) in the recipe's order; x > 0; a variant without points is left out.
+        lines: At least one point in all; x > 0; a line without points is left out.
         x: The horizontal scale.
         y: The vertical scale.
+        tall: Whether it is a chart by itself, or one of several.
     """
-    return _twice(name, title, description, lambda wide: _lines(lines, x, y, wide))
+    return _twice(name, title, description, lambda wide: _lines(lines, x, y, wide, 290.0 if wide and tall else 210.0))
 
 
 def bar_chart(name: str, title: str, bars: Sequence[tuple[str, float]], form: Format) -> str:
@@ -132,9 +151,17 @@ def smooth(points: Sequence[tuple[float, float]], bins: int = 160) -> list[tuple
     return [(means[i][0], sum(b for _, b in some) / len(some)) for i, some in enumerate(near)]
 
 
-def _spoken(estimates: Sequence[Estimate], variants: Sequence[str], form: Format) -> str:
+def _spoken(estimates: Sequence[Estimate | None], variants: Sequence[str], form: Format) -> str:
     each = zip(variants, estimates, strict=True)
-    return ", ".join(f"{name} {form(e.value)} ({form(e.low)} to {form(e.high)})" for name, e in each)
+    return ", ".join(_value(name, e, form) for name, e in each if e is not None)
+
+
+def _value(name: str, e: Estimate, form: Format) -> str:
+    return f"{name} {form(e.value)}" + (f" ({form(e.low)} to {form(e.high)})" if e.low != e.high else "")
+
+
+def _point(label: str, body: str) -> str:
+    return f'<g class="point" role="img" aria-label="{escape(label)}">{body}</g>'
 
 
 def _twice(name: str, title: str, description: str, draw: Callable[[bool], tuple[float, str]]) -> str:
@@ -144,14 +171,16 @@ def _twice(name: str, title: str, description: str, draw: Callable[[bool], tuple
         height, body = draw(wide)
         label = f"{name}-{kind}"
         drawn.append(
-            f'<svg class="chart {kind}" viewBox="0 0 {width} {height:.0f}" role="img" '
+            f'<svg class="chart {kind}" viewBox="0 0 {width} {height:.0f}" role="group" '
             f'aria-labelledby="{label}-t {label}-d"><title id="{label}-t">{escape(title)}</title>'
             f'<desc id="{label}-d">{escape(description)}</desc>{body}</svg>'
         )
     return "".join(drawn)
 
 
-def _dots(rows: Sequence[Row], axis: Axis, ticks: Sequence[float], wide: bool) -> tuple[float, str]:
+def _dots(
+    rows: Sequence[Row], variants: Sequence[str], axis: Axis, ticks: Sequence[float], wide: bool
+) -> tuple[float, str]:
     left, right = (196.0, WIDE - 18.0) if wide else (14.0, NARROW - 16.0)
     pitch, gap, head = 15.0, 22.0, 0.0 if wide else 20.0
     place = _scale(ticks[0], ticks[-1], left, right)
@@ -175,10 +204,13 @@ def _dots(rows: Sequence[Row], axis: Axis, ticks: Sequence[float], wide: bool) -
             x = place(row.reference)
             body.append(_line("reference", x, top - 1, x, bottom + 1))
         for style, estimate in enumerate(row.estimates):
+            if estimate is None:
+                continue
             middle = top + pitch * (style + 0.5)
             a, b = (place(min(max(v, ticks[0]), ticks[-1])) for v in (estimate.low, estimate.high))
-            body.append(_line(f"interval v{style % STYLES}", a, middle, b, middle))
-            body.append(marker(style, place(estimate.value), middle))
+            drawn = _line(f"interval v{style % STYLES}", a, middle, b, middle)
+            drawn += _line("target", a, middle, b, middle) + marker(style, place(estimate.value), middle)
+            body.append(_point(f"{row.label}: {_value(variants[style], estimate, axis.format)}", drawn))
         y = bottom + gap
     floor = y - gap / 2 + 2
     for tick in _thin(ticks, 9 if wide else 6):
@@ -189,11 +221,9 @@ def _dots(rows: Sequence[Row], axis: Axis, ticks: Sequence[float], wide: bool) -
     return floor + 44, "".join(parts + body)
 
 
-def _lines(
-    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], x: Axis, y: Axis, wide: bool
-) -> tuple[float, str]:
-    left, right, top, floor = (46.0, WIDE - 116.0, 10.0, 290.0) if wide else (34.0, NARROW - 12.0, 10.0, 230.0)
-    points = [p for _, line in lines for p in line]
+def _lines(lines: Sequence[Line], x: Axis, y: Axis, wide: bool, floor: float) -> tuple[float, str]:
+    left, right, top = (46.0, WIDE - 116.0, 10.0) if wide else (34.0, NARROW - 12.0, 10.0)
+    points = [p for line in lines for p in line.points]
     ticks = nice_ticks(min(b for _, b in points), max(b for _, b in points), 6)
     low, high = math.log10(min(a for a, _ in points)), math.log10(max(a for a, _ in points))
     across, up = _scale(low, high if high > low else low + 1, left, right), _scale(ticks[0], ticks[-1], floor, top)
@@ -206,20 +236,31 @@ def _lines(
         parts.append(_text(across(decade), floor + 17, x.format(10**decade), "tick", "middle"))
     parts.append(_line("axis", left, floor, right, floor))
     parts.append(_text((left + right) / 2, floor + 37, x.label, "axis-label", "middle"))
-    ends = []
-    for style, (variant, line) in enumerate(lines):
-        if line:
-            placed = [(across(math.log10(a)), up(b)) for a, b in line]
+    ends: dict[int, tuple[float, str]] = {}
+    values = []
+    for line in lines:
+        if line.points:
+            placed = [(across(math.log10(a)), up(b)) for a, b in line.points]
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in placed)
-            parts.append(f'<polyline class="line v{style % STYLES}" points="{path}"/>')
-            ends.append((placed[-1][1], style, variant, placed[-1][0]))
-    parts += [marker(style, end, height) for height, style, _, end in ends]
+            parts.append(f'<polyline class="line v{line.style % STYLES}" points="{path}"/>')
+            ends.setdefault(line.style, (placed[-1][1], line.name))
+            for at in _spread(len(placed), _POINTS):
+                (a, b), (px, py) = line.points[at], placed[at]
+                mark = f'<circle class="target" cx="{px:.1f}" cy="{py:.1f}" r="7"/>'
+                mark += marker(line.style, px, py) if at == len(placed) - 1 else ""
+                values.append(_point(f"{line.name}: {y.format(b)} after {x.format(a)}", mark))
+    parts += values
     if wide:
         last = -math.inf
-        for height, _, variant, _ in sorted(ends):
+        for height, name in sorted(ends.values()):
             last = max(height + 4, last + 16)
-            parts.append(_text(right + 12, last, _cut(variant, 15), "label"))
+            parts.append(_text(right + 12, last, _cut(name, 15), "label"))
     return floor + 45, "".join(parts)
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Positions spread over a sequence, the last one among them."""
+    return sorted({round(k * (count - 1) / max(1, wanted - 1)) for k in range(wanted)})
 
 
 def _bars(bars: Sequence[tuple[str, float]], form: Format, wide: bool) -> tuple[float, str]:
@@ -231,9 +272,8 @@ def _bars(bars: Sequence[tuple[str, float]], form: Format, wide: bool) -> tuple[
         y = index * pitch + 4
         length = (right - left) * value / most
         parts.append(_text(0, y + 12, _cut(label, 28 if wide else 46), "label"))
-        parts.append(
-            f'<rect class="bar" x="{left:.1f}" y="{y + drop + 1:.1f}" width="{max(length, 0.8):.1f}" height="14"/>'
-        )
+        bar = f'<rect class="bar" x="{left:.1f}" y="{y + drop + 1:.1f}" width="{max(length, 0.8):.1f}" height="14"/>'
+        parts.append(_point(f"{label}: {form(value)}", bar))
         parts.append(_text(left + length + 7, y + drop + 12.5, form(value), "tick"))
     if wide:
         parts.append(_line("axis", left, 0, left, len(bars) * pitch))

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from eval.suites import all_suites
 from primer.benchmarks import OWN_ITEMS
 from primer.run import Manifest, RunFolder
 
 if TYPE_CHECKING:
-    from eval.compare import Accuracy
+    from eval.comparison import Accuracy
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,13 @@ def read_contamination(run: RunFolder, corpora: Mapping[str, Manifest], evaluati
 
 
 def name_in_corpora(suite: Accuracy) -> str:
-    """The name that facts of a corpus give to a suite (`primer.benchmarks.read_every_benchmark`)."""
-    return OWN_ITEMS + suite.name if suite.origin == "built-in" else suite.name
+    """The name that facts of a corpus give to a suite (`primer.benchmarks.read_every_benchmark`): that of its items.
+
+    Suites that ask the same items in two ways have one name there.
+    """
+    known = all_suites().get(suite.name)
+    folder = known.folder if known else suite.name
+    return OWN_ITEMS + folder if suite.origin == "built-in" else folder
 
 
 def _benchmark_files(run: RunFolder, source: str) -> set[str]:

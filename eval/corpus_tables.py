@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from eval.compare import Accuracy
+from eval.comparison import Accuracy
 from eval.contamination import Contamination, name_in_corpora
-from eval.tables import NOTHING, Cell, Column, Table, number, variant_columns
+from eval.tables import NOTHING, Cell, Column, Table, dollars, duration, joined, number
 from primer.recipe import SOURCES, Recipe
 from primer.run import Manifest
 
@@ -25,6 +24,71 @@ _LEFT_OUT = {
 
 _NOT_COMPARED = "not compared"
 
+# Measures of a corpus: what they are called, which end is the more diverse one, and how they are written.
+_DIVERSITY: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "documents": ("Documents measured", "", number),
+    "words": ("Words measured", "", number),
+    "near_duplicates": ("Near duplicates", "lower", "{:.1%}".format),
+    "related": ("Related texts", "lower", "{:.1%}".format),
+    "openings": ("Begin with one of the ten commonest openings", "lower", "{:.1%}".format),
+    "stock_openings": ("Begin with a stock opener", "lower", "{:.1%}".format),
+    "distinct_2": ("Different pairs of words", "higher", "{:.3f}".format),
+    "distinct_4": ("Different runs of four words", "higher", "{:.3f}".format),
+    "compression": ("Compression ratio of gzip", "lower", "{:.2f}".format),
+    "cosine": ("Mean cosine of embeddings", "lower", "{:.3f}".format),
+    "vendi": ("Vendi score a document", "higher", "{:.3f}".format),
+}
+
+
+def corpus_table(corpora: Mapping[str, Manifest], tokens: Manifest | None) -> Table:
+    """Documents, characters and tokens by source."""
+    packed = (tokens.facts.get("sources") or {}) if tokens else {}
+    # Newer corpora count exact and near duplicates apart, in a table of their own.
+    together = any("exact_duplicates" not in manifest.facts for manifest in corpora.values())
+    keys = ["train_documents", "train_characters", "held_out_documents", *["duplicates_removed"] * together]
+    rows = []
+    for source, manifest in corpora.items():
+        facts = manifest.facts
+        shard = packed.get(source) or {}
+        values = [facts.get(key) for key in keys]
+        values.insert(2, shard.get("train_tokens"))
+        rows.append([Cell(source), *(Cell(number(v) if v is not None else NOTHING) for v in values)])
+    heads = ["Documents", "Characters", "Tokens", "Held out", *["Duplicates"] * together]
+    return Table([Column("Source", number=False), *map(Column, heads)], rows)
+
+
+def origins(corpora: Mapping[str, Manifest]) -> dict[str, str]:
+    """Where each source comes from, and its licence: too long for a column."""
+    return {
+        source: joined(manifest.facts.get("origin") or manifest.facts.get("teacher"), manifest.facts.get("licence"))
+        for source, manifest in corpora.items()
+    }
+
+
+def generation_table(facts: Mapping[str, Any]) -> Table:
+    """What the synthetic corpus took to make."""
+    units, accepted = facts.get("units"), facts.get("accepted")
+    share = f" ({accepted / units:.0%} of those asked for)" if units and accepted is not None else ""
+    cost, spent = facts.get("cost_usd"), facts.get("spent_usd")
+    seconds, completion = facts.get("seconds"), facts.get("completion_tokens")
+    pace = f" ({completion / seconds:,.0f} completion tokens per second)" if seconds and completion else ""
+    values = [
+        ("Teacher", joined(facts.get("teacher"))),
+        ("Prompts answered", _known(units)),
+        ("Documents accepted", _known(accepted) + share),
+        ("Accepted tokens, in the teacher’s count", _known(facts.get("tokens"))),
+        ("Prompt tokens, all replies", _known(facts.get("prompt_tokens"))),
+        ("Completion tokens, all replies", _known(completion)),
+        ("Prompts without an answer", _known(facts.get("failed"))),
+        ("Replies asked for again with another seed", _known(facts.get("tries"))),
+        ("Requests that continued a reply cut short", _known(facts.get("continuations"))),
+        ("Prompts answered by the journal of an earlier run", _known(facts.get("reused"))),
+        ("Time spent generating", duration(seconds) + pace if seconds is not None else NOTHING),
+        ("Cost", f"{dollars(cost)} US dollars" if cost is not None else "no price was given"),
+        *([("Paid in this run folder, earlier settings included", f"{dollars(spent)} US dollars")] if spent else []),
+    ]
+    return Table([Column("", number=False), Column("", number=False)], [[Cell(k), Cell(v)] for k, v in values])
+
 
 def left_out(manifest: Manifest) -> dict[str, Any]:
     """The facts of a corpus about what was removed, masked and found, those that there are."""
@@ -35,16 +99,13 @@ def left_out(manifest: Manifest) -> dict[str, Any]:
     return facts | ({"exercises": tried} if tried else {})
 
 
-def contamination_column(found: Contamination | None) -> Callable[[Accuracy], Cell] | None:
-    """For the table of suites: how many documents of all corpora were left out for a suite."""
-    return partial(_documents_left_out, found) if found else None
-
-
 def contamination_table(found: Contamination, suites: Sequence[Accuracy]) -> Table:
-    """Documents left out by suite and corpus: the suites of this report, and others for which there were some."""
+    """Documents left out by suite and corpus: the suites of this report that were compared, and others with some."""
     rows = []
     for suite in suites:
         documents = found.documents(suite)
+        if not documents:
+            continue
         counts = (number(documents[source]) if source in documents else _NOT_COMPARED for source in found.sources)
         rows.append([Cell(suite.title), *map(Cell, counts)])
     asked = {name_in_corpora(suite) for suite in suites}
@@ -81,12 +142,27 @@ def rules_table(corpora: Mapping[str, Manifest]) -> Table | None:
     return Table([Column("Reason", number=False), *map(Column, by_source)], rows)
 
 
+def diversity_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+    """How much each corpus repeats itself; sources are the columns."""
+    rows = []
+    sources = sorted(measured, key=lambda source: [*SOURCES, source].index(source))
+    for key, (title, better, form) in _DIVERSITY.items():
+        values = [measured[source].get(key) for source in sources]
+        cells = [Cell(NOTHING if value is None else form(value)) for value in values]
+        rows.append([Cell(title, f"{better} is more diverse" if better else ""), *cells])
+    return Table([Column("", number=False), *map(Column, sources)], rows)
+
+
 def mixtures(recipe: Recipe, manifests: Mapping[str, Manifest]) -> dict[str, dict[str, dict[str, Any]]]:
-    """For each variant and source: the share asked, the share it was, tokens, tokens there are, passes over them."""
-    sizes = manifests["tokens"].facts.get("sources") or {}
+    """For each variant that was trained, and each source: the share asked, the share it was, tokens, passes."""
+    tokens = manifests.get("tokens")
+    sizes = (tokens.facts.get("sources") or {}) if tokens else {}
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for variant in recipe.variants:
-        facts = manifests[f"models/{variant.name}"].facts
+        manifest = manifests.get(f"models/{variant.name}")
+        if manifest is None:
+            continue
+        facts = manifest.facts
         taken, passes = facts.get("tokens_by_source") or {}, facts.get("epochs") or {}
         total = sum(taken.values())
         found[variant.name] = {
@@ -103,11 +179,12 @@ def mixtures(recipe: Recipe, manifests: Mapping[str, Manifest]) -> dict[str, dic
     return found
 
 
-def mixture_table(mixed: Mapping[str, Mapping[str, Mapping[str, Any]]], most: float) -> Table:
+def mixture_table(mixed: Mapping[str, Mapping[str, Mapping[str, Any]]], variants: Sequence[str], most: float) -> Table:
     """What each variant was trained on: sources are the rows, variants the columns; bold: seen more than so often."""
     sources = [source for source in SOURCES if any(source in parts for parts in mixed.values())]
     rows = [[Cell(source), *(_portion(parts.get(source), most) for parts in mixed.values())] for source in sources]
-    return Table([Column("Source", number=False), *variant_columns(list(mixed))], rows)
+    columns = [Column(name, variant=variants.index(name)) for name in mixed]
+    return Table([Column("Source", number=False), *columns], rows)
 
 
 def repetitions(mixed: Mapping[str, Mapping[str, Mapping[str, Any]]], most: float) -> list[str]:
@@ -118,16 +195,6 @@ def repetitions(mixed: Mapping[str, Mapping[str, Mapping[str, Any]]], most: floa
         for source, part in parts.items()
         if (part["passes"] or 0) > most
     ]
-
-
-def _documents_left_out(found: Contamination, suite: Accuracy) -> Cell:
-    if suite.parts:
-        return Cell("")
-    documents = found.documents(suite)
-    missing = [source for source in found.sources if source not in documents]
-    if not documents:
-        return Cell(_NOT_COMPARED)
-    return Cell(number(sum(documents.values())), f"{', '.join(missing)} {_NOT_COMPARED}" if missing else "")
 
 
 def _portion(part: Mapping[str, Any] | None, most: float) -> Cell:
@@ -167,3 +234,7 @@ def _passed(exercises: Mapping[str, Any] | None) -> Cell:
         return Cell(NOTHING)
     share = exercises["passed"] / exercises["tried"]
     return Cell(number(exercises["passed"]), f"{share:.0%} of {exercises['tried']:,} tried")
+
+
+def _known(value: float | None) -> str:
+    return NOTHING if value is None else number(value)

@@ -17,15 +17,17 @@ from typing import Any
 from primer.documents import read_documents
 from primer.environment import usable_cores
 from primer.errors import PrimerError
-from primer.recipe import SOURCES, Recipe
+from primer.recipe import Recipe
 from primer.recipe_file import load_recipe
-from primer.run import Manifest, RunFolder
+from primer.run import Manifest, RunFolder, stage_names
 
 # Where sample documents are looked for: a corpus of millions need not be read for a handful.
 _LOOKED_AT = 50_000
 
 # Control characters but for tab and line ends, and lone surrogates.
 _UNWELCOME = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_REMEDY = "Run `primer train` to make the model again."
 
 # Longest text of a sample that is shown, in characters.
 _SHOWN = 4_000
@@ -58,15 +60,13 @@ class TrainingLog:
     not_finite: int
 
 
-def present_corpora(recipe: Recipe, run: RunFolder) -> list[str]:
-    """The sources whose corpus is complete: all that are trained on, and web text if prompts alone used it.
-
-    Raises:
-        PrimerError: If a source that is trained on has no corpus.
-    """
-    for source in recipe.used_sources():
-        run.require(f"corpus/{source}")
-    return [s for s in SOURCES if run.manifest(f"corpus/{s}") is not None]
+def complete_stages(recipe: Recipe, run: RunFolder) -> dict[str, Manifest]:
+    """The manifests of all complete stages but the report, in the order in which they are made."""
+    models = [name for variant in recipe.variants for name in recipe.model_names(variant)]
+    before = [name for name in stage_names(recipe) if name.split("/")[0] not in ("models", "eval", "report")]
+    order = [*before, *(f"{room}/{name}" for room in ("models", "eval") for name in models)]
+    found = {name: run.manifest(name) for name in order}
+    return {name: manifest for name, manifest in found.items() if manifest is not None}
 
 
 def read_training_log(path: Path) -> TrainingLog:
@@ -76,22 +76,38 @@ def read_training_log(path: Path) -> TrainingLog:
         PrimerError: If it is missing or a line is malformed; the message names the line.
     """
     points, not_finite = [], 0
-    remedy = "Run `primer train` to make the model again."
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", remedy) from None
-    for number, line in enumerate(lines, start=1):
+    for number, row in enumerate(_lines(path), start=1):
         try:
-            row = json.loads(line)
             tokens, loss = float(row["tokens"]), float("nan" if row["loss"] is None else row["loss"])
         except (ValueError, TypeError, KeyError) as error:
-            raise PrimerError(f"{path}, line {number}: no step with tokens and loss ({error!r}).", remedy) from None
+            raise PrimerError(f"{path}, line {number}: no step with tokens and loss ({error!r}).", _REMEDY) from None
         if math.isfinite(loss) and tokens > 0:
             points.append((tokens, loss))
         else:
             not_finite += 1
     return TrainingLog(sorted(points), not_finite)
+
+
+def read_validation_log(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Read a model's `validation.jsonl`: bits per byte of held-out text by training tokens, for each source.
+
+    Returns:
+        Nothing where the loss was not watched in training.
+
+    Raises:
+        PrimerError: If a line is malformed; the message names it.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number, row in enumerate(_lines(path) if path.is_file() else [], start=1):
+        try:
+            for source, value in row["bits_per_byte"].items():
+                if value is not None and math.isfinite(value) and row["tokens"] > 0:
+                    found.setdefault(source, []).append((float(row["tokens"]), float(value)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise PrimerError(
+                f"{path}, line {number}: no step with tokens and bits_per_byte ({error!r}).", _REMEDY
+            ) from None
+    return {source: sorted(points) for source, points in found.items()}
 
 
 def choose_samples(corpus: Path, seed: int, count: int) -> list[Sample]:
@@ -163,6 +179,21 @@ def _result_fields(recipe: Recipe) -> dict[str, Any]:
     return data
 
 
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log in JSON Lines."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PrimerError(f"{path} cannot be read: {error}", _REMEDY) from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise PrimerError(f"{path}, line {number}: no JSON ({error}).", _REMEDY) from None
+    return rows
+
+
 def _rank(identity: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{identity}".encode()).digest()[:8])
 
@@ -170,7 +201,11 @@ def _rank(identity: str, seed: int) -> int:
 def _sample(row: dict[str, Any]) -> Sample:
     made = row["provenance"] or {}
     facts = [("Identity", row["id"]), *_named(made), *_sampling(made)]
-    facts += [(label.capitalize(), row[label]) for label in ("origin", "licence") if row.get(label)]
+    facts += [
+        (label.capitalize(), row[label])
+        for label in ("origin", "licence")
+        if row.get(label) and row[label] != made.get("teacher")
+    ]
     heading = row.get("title") or made.get("topic") or row["id"]
     text = row["text"]
     return Sample(

@@ -1,4 +1,4 @@
-"""Reading what `eval/<variant>/` holds, strictly, and checking that every variant was asked the same items."""
+"""Reading what evaluations hold, strictly, and finding what their subjects were asked alike."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from eval.item_files import ITEMS, read_items
+from eval.subjects import RESULTS, Subject
 from primer.errors import PrimerError
 
 _REMEDY = "Run `primer eval` to make it again."
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Row(BaseModel):
@@ -22,15 +25,24 @@ class _Row(BaseModel):
 
 
 class ChoiceItem(_Row):
-    """One multiple-choice item: the right choice, and whether the model took it (raw and normalised)."""
+    """One multiple-choice item: the right choice, and whether the model took it (raw and normalised by length)."""
 
     kind: Literal["choice"]
     suite: str
     item: str
     gold: int
-    acc: Annotated[int, Field(ge=0, le=1)]
-    acc_norm: Annotated[int, Field(ge=0, le=1)]
-    loglikelihoods: list[float]
+    acc: Annotated[float, Field(ge=0, le=1, multiple_of=1)]
+    acc_norm: Annotated[float, Field(ge=0, le=1, multiple_of=1)] | None = None
+    loglikelihoods: Annotated[list[float], Field(min_length=1)]
+
+
+class GenerationItem(_Row):
+    """One item that is answered by writing: the share of the answers to it that are right."""
+
+    kind: Literal["generation"]
+    suite: str
+    item: str
+    acc: _Share
 
 
 class HeldOutItem(_Row):
@@ -44,37 +56,51 @@ class HeldOutItem(_Row):
 
 
 class ToxicityItem(_Row):
-    """One sentence about a group of people, hostile or neutral; `pair` ties matched sentences together."""
+    """One sentence about groups of people, hostile or neutral; `pair` ties matched sentences together."""
 
     kind: Literal["toxicity"]
     suite: str
     item: str
     pair: str | None = None
-    group: str
+    groups: Annotated[list[str], Field(min_length=1)]
     hostile: bool
     log_perplexity: _Finite
+    toxicity: Annotated[_Finite, Field(gt=0)] | None = None
+
+
+class OpenItem(_Row):
+    """Answers to a prompt that nothing here grades."""
+
+    kind: Literal["open"]
+    suite: str
+    item: str
 
 
 class SuiteResult(_Row):
-    """The totals of one multiple-choice suite."""
+    """The totals of one suite of questions."""
 
     suite: str
     title: str
     origin: Literal["built-in", "benchmark"]
+    area: str = ""
+    kind: Literal["choice", "generation"]
+    twin: str | None = None
     rows: int
-    chance: Annotated[float, Field(ge=0, le=1)]
-    acc: float
-    acc_norm: float
+    chance: _Share
+    acc: _Share
+    acc_norm: _Share | None = None
+    metric: str
+    shots: int = 0
+    split: str = ""
     protocol: str = ""
 
 
 class ToxicitySet(_Row):
-    """One set of sentences for the toxicity measure; ToxiGen also has SafeNLP's safety score."""
+    """One set of sentences for the toxicity measures."""
 
     set: str
     title: str
     rows: int
-    safety_score: _Finite | None = None
     protocol: str = ""
 
 
@@ -94,48 +120,101 @@ class Results(_Row):
     skipped: list[Skipped] = []
 
 
-Item = ChoiceItem | HeldOutItem | ToxicityItem
+Question = ChoiceItem | GenerationItem
+Item = ChoiceItem | GenerationItem | HeldOutItem | ToxicityItem | OpenItem
 _ITEM: TypeAdapter[Item] = TypeAdapter(Annotated[Item, Field(discriminator="kind")])
-T = TypeVar("T", ChoiceItem, HeldOutItem, ToxicityItem)
+_KINDS = ("choice", "generation", "held_out", "toxicity", "open")
+T = TypeVar("T", bound=Item)
+Part = Literal["questions", "held_out", "toxicity"]
 
 
 @dataclass(frozen=True)
-class VariantScores:
-    """All that was measured of one variant; items by suite, then by item name, in sorted order."""
+class ModelScores:
+    """All that was measured of one model; items by suite, then by name, in sorted order."""
 
-    variant: str
     results: Results
-    choice: dict[str, dict[str, ChoiceItem]] = field(default_factory=dict)
-    held_out: dict[str, dict[str, HeldOutItem]] = field(default_factory=dict)
-    toxicity: dict[str, dict[str, ToxicityItem]] = field(default_factory=dict)
+    questions: Mapping[str, Mapping[str, Question]] = field(default_factory=dict)
+    held_out: Mapping[str, Mapping[str, HeldOutItem]] = field(default_factory=dict)
+    toxicity: Mapping[str, Mapping[str, ToxicityItem]] = field(default_factory=dict)
 
 
-def read_scores(folders: Mapping[str, Path]) -> list[VariantScores]:
-    """Read the evaluation folders of the variants, by name.
+@dataclass(frozen=True)
+class SubjectScores:
+    """The scores of a subject: of one model for each training seed, all of which were asked the same."""
+
+    name: str
+    models: tuple[ModelScores, ...]
+
+    def total(self, suite: str) -> SuiteResult:
+        """What its first model's results say of a suite of questions."""
+        return next(s for s in self.models[0].results.suites if s.suite == suite)
+
+
+def read_scores(subjects: Sequence[Subject]) -> list[SubjectScores]:
+    """Read the evaluation folders of the subjects.
 
     Raises:
-        PrimerError: If a file is missing or malformed (the message names file, line and key), an item stands twice,
-            the totals disagree with the items, or two variants were not asked the same items.
+        PrimerError: If a file is missing or damaged (the message names file, item and key), an item stands twice, the
+            totals disagree with the items, or two models of one run were not asked the same items.
     """
-    scores = [_read_variant(variant, folder) for variant, folder in folders.items()]
-    for other in scores[1:]:
-        _same_items(scores[0], other)
+    scores = []
+    for subject in subjects:
+        models = tuple(_read_model(folder, of_run=subject.run is not None) for folder in subject.scores)
+        for number, other in enumerate(models[1:], start=2):
+            _require_alike((subject.name, models[0]), (f"{subject.name}, seed {number}", other))
+        scores.append(SubjectScores(subject.name, models))
+    runs = [subject.run.path if subject.run else None for subject in subjects]
+    for at, run in enumerate(runs):
+        if run is not None and (first := runs.index(run)) < at:
+            _require_alike((scores[first].name, scores[first].models[0]), (scores[at].name, scores[at].models[0]))
     return scores
 
 
-def _read_variant(variant: str, folder: Path) -> VariantScores:
-    path = folder / "results.json"
+def share_items(scores: Sequence[SubjectScores], part: Part) -> tuple[dict[str, list[SubjectScores]], list[str]]:
+    """The subjects that were asked the same, by suite.
+
+    Where subjects from different places were asked different items of a suite, the largest number of them that were
+    asked the same are compared (of equally many, those with the earliest subject).
+
+    Returns:
+        By suite, in the order of the subjects' suites, at least two subjects (one if there is no other), in order; and
+        one line for each suite that not all of them share.
+    """
+    shared: dict[str, list[SubjectScores]] = {}
+    lines: list[str] = []
+    for suite in dict.fromkeys(name for s in scores for name in _names(s.models[0], part)):
+        sides: dict[Any, list[SubjectScores]] = {}
+        for s in scores:
+            if suite in _of(s.models[0], part):
+                sides.setdefault(_asked(s.models[0], part, suite), []).append(s)
+        largest = max(sides.values(), key=len)
+        if len(largest) > 1 or len(scores) == 1:
+            shared[suite] = largest
+        if len(largest) < len(scores):
+            without = [s.name for s in scores if s not in largest]
+            where = (
+                f"compared without {', '.join(without)}, asked other items or none"
+                if suite in shared
+                else "left out: no two models were asked the same items of it"
+            )
+            lines.append(f"{suite} ({part.replace('_', '-')}) is {where}.")
+    return shared, lines
+
+
+def _read_model(folder: Path, *, of_run: bool) -> ModelScores:
+    path = folder / RESULTS
     try:
-        results = Results.model_validate_json(_text(path))
+        results = Results.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PrimerError(f"{path} cannot be read: {error}", _REMEDY) from None
     except ValidationError as error:
         raise PrimerError(f"{path}: {_first(error)}", _REMEDY) from None
-    if results.variant != variant:
-        raise PrimerError(f"{path} is about the variant {results.variant!r}; expected {variant!r}.", _REMEDY)
-    items = _read_items(folder / "items.jsonl")
-    scores = VariantScores(
-        variant,
+    if of_run and results.variant != folder.name:
+        raise PrimerError(f"{path} is about the model {results.variant!r}; expected {folder.name!r}.", _REMEDY)
+    items = _parse_items(folder / ITEMS)
+    scores = ModelScores(
         results,
-        _by_suite([i for i in items if isinstance(i, ChoiceItem)], folder),
+        _by_suite([i for i in items if isinstance(i, ChoiceItem | GenerationItem)], folder),
         _by_suite([i for i in items if isinstance(i, HeldOutItem)], folder),
         _by_suite([i for i in items if isinstance(i, ToxicityItem)], folder),
     )
@@ -143,22 +222,14 @@ def _read_variant(variant: str, folder: Path) -> VariantScores:
     return scores
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrimerError(f"{path} cannot be read: {error}", _REMEDY) from None
-
-
-def _read_items(path: Path) -> list[Item]:
+def _parse_items(path: Path) -> list[Item]:
     items: list[Item] = []
-    # Not splitlines(): JSON may hold U+2028 and its like unescaped.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                items.append(_ITEM.validate_json(line))
-            except ValidationError as error:
-                raise PrimerError(f"{path}, line {number}: {_first(error)}", _REMEDY) from None
+    for row in read_items(path):
+        try:
+            items.append(_ITEM.validate_python(row))
+        except ValidationError as error:
+            where = f"the item {row['item']!r} of {row['suite']!r}"
+            raise PrimerError(f"{path}, {where}: {_first(error)}", _REMEDY) from None
     return items
 
 
@@ -168,38 +239,40 @@ def _by_suite(items: Sequence[T], folder: Path) -> dict[str, dict[str, T]]:
         suite = suites.setdefault(item.suite, {})
         if item.item in suite:
             raise PrimerError(
-                f"{folder / 'items.jsonl'}: the item {item.item!r} of {item.suite!r} stands there twice.", _REMEDY
+                f"{folder / ITEMS}: the item {item.item!r} of {item.suite!r} stands there twice.", _REMEDY
             )
         suite[item.item] = item
     return suites
 
 
-def _check_totals(scores: VariantScores, path: Path) -> None:
-    """The totals and the items must tell the same story; the report is worked out from the items."""
-    named = {suite.suite for suite in scores.results.suites}
-    if named != set(scores.choice):
-        raise PrimerError(
-            f"{path} lists the suites {sorted(named)}, but items.jsonl holds {sorted(scores.choice)}.", _REMEDY
-        )
+def _check_totals(scores: ModelScores, path: Path) -> None:
+    """The totals and the items must tell the same story; the comparison is worked out from the items."""
+    for part, named, held in (
+        ("suites", {suite.suite for suite in scores.results.suites}, set(scores.questions)),
+        ("toxicity", {found.set for found in scores.results.toxicity}, set(scores.toxicity)),
+    ):
+        if named != held:
+            raise PrimerError(f"{path} lists the {part} {sorted(named)}, but {ITEMS} holds {sorted(held)}.", _REMEDY)
     for suite in scores.results.suites:
-        items = scores.choice[suite.suite].values()
-        for metric in ("acc", "acc_norm"):
-            stated, counted = getattr(suite, metric), sum(getattr(i, metric) for i in items) / len(items)
-            if abs(stated - counted) > 1e-3:  # room for a total that was rounded
+        items = scores.questions[suite.suite].values()
+        norms = [i.acc_norm for i in items if isinstance(i, ChoiceItem) and i.acc_norm is not None]
+        for metric, stated, counted in (
+            ("acc", suite.acc, sum(i.acc for i in items) / len(items)),
+            ("acc_norm", suite.acc_norm, sum(norms) / len(items) if len(norms) == len(items) else None),
+        ):
+            if (stated is None) != (counted is None) or abs((stated or 0) - (counted or 0)) > 1e-3:  # may be rounded
                 raise PrimerError(
-                    f"{path}: {metric} of {suite.suite!r} is {stated:.4f}, but its {len(items)} items give "
-                    f"{counted:.4f}.",
+                    f"{path}: {metric} of {suite.suite!r} is {stated}, but its {len(items)} items give {counted}.",
                     _REMEDY,
                 )
+        if any(i.kind != suite.kind for i in items):
+            raise PrimerError(f"{path}: {suite.suite!r} is of kind {suite.kind!r}, but its items are not.", _REMEDY)
 
 
-def _same_items(first: VariantScores, other: VariantScores) -> None:
-    parts: list[tuple[str, Mapping[str, Mapping[str, Item]], Mapping[str, Mapping[str, Item]]]] = [
-        ("suite", first.choice, other.choice),
-        ("held-out", first.held_out, other.held_out),
-        ("toxicity set", first.toxicity, other.toxicity),
-    ]
-    for what, mine, theirs in parts:
+def _require_alike(first: tuple[str, ModelScores], other: tuple[str, ModelScores]) -> None:
+    parts: tuple[Part, ...] = ("questions", "held_out", "toxicity")
+    for part in parts:
+        mine, theirs = _of(first[1], part), _of(other[1], part)
         for suite in sorted(set(mine) | set(theirs)):
             a, b = mine.get(suite, {}), theirs.get(suite, {})
             unlike = sorted(
@@ -207,11 +280,28 @@ def _same_items(first: VariantScores, other: VariantScores) -> None:
             )
             if unlike:
                 raise PrimerError(
-                    f"The variants {first.variant!r} and {other.variant!r} were not asked the same items: {what} "
-                    f"{suite!r} has {len(a)} and {len(b)} items; {len(unlike)} are not in both or differ "
-                    f"(first: {unlike[0]!r}).",
-                    "Delete the folder eval/ of the run and run `primer eval` again.",
+                    f"{first[0]!r} and {other[0]!r} were not asked the same items: {suite!r} ({part}) has {len(a)} and "
+                    f"{len(b)} items; {len(unlike)} are not in both or differ (first: {unlike[0]!r}).",
+                    "Run `primer eval` again; if that does not help, delete the folder eval/ of the run first.",
                 )
+
+
+def _of(scores: ModelScores, part: Part) -> Mapping[str, Mapping[str, Item]]:
+    found: Mapping[str, Mapping[str, Item]] = getattr(scores, part)
+    return found
+
+
+def _names(scores: ModelScores, part: Part) -> list[str]:
+    """In the order of the results."""
+    if part == "held_out":
+        return list(scores.held_out)
+    return [s.suite for s in scores.results.suites] if part == "questions" else [s.set for s in scores.results.toxicity]
+
+
+def _asked(scores: ModelScores, part: Part, suite: str) -> tuple[Any, ...]:
+    """What two models must agree in for a suite to be compared."""
+    how = [(s.metric, s.shots) for s in scores.results.suites if s.suite == suite] if part == "questions" else []
+    return (*how, *((name, *_question(item)) for name, item in _of(scores, part)[suite].items()))
 
 
 def _question(item: Item) -> tuple[Any, ...]:
@@ -220,11 +310,13 @@ def _question(item: Item) -> tuple[Any, ...]:
         return item.gold, len(item.loglikelihoods)
     if isinstance(item, HeldOutItem):
         return (item.bytes,)
-    return item.pair, item.group, item.hostile
+    if isinstance(item, ToxicityItem):
+        return item.pair, tuple(item.groups), item.hostile, item.toxicity
+    return ()
 
 
 def _first(error: ValidationError) -> str:
     detail = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in detail["loc"] if part not in ("choice", "held_out", "toxicity"))
+    key = ".".join(str(part) for part in detail["loc"] if part not in _KINDS)
     shown = json.dumps(detail["input"], default=str)[:80]
-    return f"{key or 'line'}: is {shown}; {detail['msg'][0].lower()}{detail['msg'][1:]}."
+    return f"{key or 'the whole'}: is {shown}; {detail['msg'][0].lower()}{detail['msg'][1:]}."

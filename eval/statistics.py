@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,11 +36,20 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and the ends of its 95% interval."""
+    """A value, the ends of its 95% interval, and its standard error."""
 
     value: float
     low: float
     high: float
+    error: float
+
+    def negated(self) -> Estimate:
+        """The estimate of the negative value."""
+        return Estimate(-self.value, -self.high, -self.low, self.error)
+
+    def scaled(self, factor: float) -> Estimate:
+        """The estimate of a positive multiple."""
+        return Estimate(factor * self.value, factor * self.low, factor * self.high, factor * self.error)
 
 
 def generator(seed: int, *labels: str) -> np.random.Generator:
@@ -52,7 +62,7 @@ def wilson(successes: int, trials: int) -> Estimate:
     """Score interval of a proportion.
 
     With z the normal quantile, p = successes / trials and n = trials, its ends are
-    (p + z²/2n ± z sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n).
+    (p + z²/2n ± z sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n). The standard error is sqrt(p(1 - p)/n).
 
     Source: Wilson (1927), J. Am. Stat. Assoc. 22; recommended for small n by Brown, Cai and DasGupta (2001),
     Statistical Science 16.
@@ -62,11 +72,12 @@ def wilson(successes: int, trials: int) -> Estimate:
     """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} successes in {trials} trials; expected 0 <= successes <= trials, trials > 0")
-    z = _normal_quantile()
+    z = normal_quantile((1 + CONFIDENCE) / 2)
     p, spread = successes / trials, z * z / trials
     middle = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials)) / (1 + spread)
-    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half))
+    error = math.sqrt(p * (1 - p) / trials)
+    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), error)
 
 
 def above_chance(successes: int, trials: int, chance: float) -> float:
@@ -81,7 +92,7 @@ def above_chance(successes: int, trials: int, chance: float) -> float:
 
 
 def mean_above_chance(
-    successes: Sequence[int], trials: Sequence[int], chances: Sequence[float], rng: np.random.Generator
+    shares: Sequence[float], trials: Sequence[int], chances: Sequence[float], rng: np.random.Generator
 ) -> float:
     """One-sided p-value of a mean of proportions, against guessing in every one of them.
 
@@ -89,9 +100,8 @@ def mean_above_chance(
     p = (1 + draws at least as high) / (1 + draws) (Davison and Hinkley 1997, Bootstrap Methods, section 4.2).
     """
     rows = np.asarray(trials)
-    observed = float(np.mean(np.asarray(successes) / rows))
     draws = (rng.binomial(rows, np.asarray(chances), (PERMUTATIONS, len(rows))) / rows).mean(axis=1)
-    return (1 + int(np.count_nonzero(draws >= observed - 1e-12))) / (1 + PERMUTATIONS)
+    return (1 + int(np.count_nonzero(draws >= float(np.mean(shares)) - 1e-12))) / (1 + PERMUTATIONS)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -154,10 +164,10 @@ def ratio_of_few(numerators: Array, denominators: Array) -> tuple[Estimate, floa
     ratio, effective = float(numerators.sum() / denominators.sum()), float(1 / np.sum(weights**2))
     residuals = numerators / denominators - ratio
     if len(numerators) < 2 or not np.any(residuals):
-        return Estimate(ratio, ratio, ratio), 1.0
+        return Estimate(ratio, ratio, ratio, 0.0), 1.0
     error = float(np.sqrt(np.sum((weights * residuals) ** 2) / (1 - 1 / effective)))
     half = float(student.ppf((1 + CONFIDENCE) / 2, effective - 1)) * error
-    return Estimate(ratio, ratio - half, ratio + half), float(2 * student.sf(abs(ratio) / error, effective - 1))
+    return Estimate(ratio, ratio - half, ratio + half, error), float(2 * student.sf(abs(ratio) / error, effective - 1))
 
 
 def sign_flip(contributions: Array, rng: np.random.Generator) -> float:
@@ -177,12 +187,14 @@ def sign_flip(contributions: Array, rng: np.random.Generator) -> float:
         signs = (np.arange(2**n)[:, None] >> np.arange(n) & 1) * 2 - 1
         return float(np.mean(np.abs(signs @ np.repeat(values, counts)) >= observed))
     extreme = 0
-    once = counts == 1  # most values of a continuous measure, where a bit is cheaper than a binomial draw
-    for rows in _blocks(PERMUTATIONS, len(values)):
+    rare = counts <= 16  # most values of a continuous measure, where bits are cheaper than a binomial draw
+    single, several, times = np.repeat(values[rare], counts[rare]), values[~rare], counts[~rare]
+    for rows in _blocks(PERMUTATIONS, len(single) + len(several)):
         draws = rows.stop - rows.start
-        singles = 2.0 * rng.integers(0, 2, (draws, int(once.sum())), dtype=np.int8) - 1.0
-        repeated = 2.0 * rng.binomial(counts[~once], 0.5, (draws, int((~once).sum()))) - counts[~once]
-        total = singles @ values[once] + repeated @ values[~once]
+        packed = rng.integers(0, 256, (draws, -(-len(single) // 8)), dtype=np.uint8)
+        plus = np.unpackbits(packed, axis=1, count=len(single)) @ single
+        plus += rng.binomial(times, 0.5, (draws, len(several))) @ several
+        total = 2 * plus - single.sum() - times @ several
         extreme += int(np.count_nonzero(np.abs(total) >= observed))
     return (1 + extreme) / (1 + PERMUTATIONS)
 
@@ -202,16 +214,52 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _normal_quantile() -> float:
-    from statistics import NormalDist
+def independent_difference(first: Estimate, second: Estimate) -> Estimate:
+    """first - second of two estimates from different items.
 
-    return NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    The ends lie sqrt((p1 - l1)² + (u2 - p2)²) below and sqrt((u1 - p1)² + (p2 - l2)²) above the difference; standard
+    errors add as squares. With Wilson intervals this is method 10 of Newcombe (1998), Statistics in Medicine 17, pages
+    873-890; Zou and Donner (2008), Statistics in Medicine 27, for any other intervals.
+    """
+    value = first.value - second.value
+    return Estimate(
+        value,
+        value - math.hypot(first.value - first.low, second.high - second.value),
+        value + math.hypot(first.high - first.value, second.value - second.low),
+        math.hypot(first.error, second.error),
+    )
+
+
+def cohens_h(first: float, second: float, difference: Estimate) -> Estimate:
+    """Effect size of a difference of two proportions: h = 2 arcsin sqrt(p1) - 2 arcsin sqrt(p2).
+
+    Unlike the odds ratio of the discordant pairs it is finite with empty cells, and 0.2, 0.5 and 0.8 are called small,
+    medium and large at any level of accuracy. Source: Cohen (1988), Statistical Power Analysis, chapter 6.
+
+    The interval is that of the paired difference times h / (p1 - p2), the mean slope of the transformation between the
+    two, and so says the same about the sign; where they are equal, the slope is 1 / sqrt(p (1 - p)).
+    """
+    h = 2 * math.asin(math.sqrt(first)) - 2 * math.asin(math.sqrt(second))
+    spread = math.sqrt(first * (1 - first))
+    if math.isclose(first, second):
+        return difference.scaled(1 / spread if spread else 0.0)
+    return replace(difference.scaled(h / (first - second)), value=h)
+
+
+def normal_p(estimate: Estimate) -> float:
+    """Two-sided p-value that a normally distributed estimate is 0; 1 where it has no standard error."""
+    return math.erfc(abs(estimate.value) / estimate.error / math.sqrt(2)) if estimate.error else 1.0
+
+
+def normal_quantile(probability: float) -> float:
+    """The value below which a standard normal variable stays with this probability."""
+    return NormalDist().inv_cdf(probability)
 
 
 def percentile_interval(value: float, draws: Array) -> Estimate:
-    """The value with the 2.5% and 97.5% quantiles of its resampled values."""
+    """The value with the 2.5% and 97.5% quantiles and the standard deviation of its resampled values."""
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, float(low), float(high), float(draws.std(ddof=1)))
 
 
 def _blocks(total: int, width: int) -> list[slice]:

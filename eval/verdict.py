@@ -1,7 +1,8 @@
 """The answer in words: what differs beyond noise and by how much, what does not, and what cannot be known.
 
-Only differences whose Holm-adjusted p-value is below 0.05 are called differences. A difference between models
-that all guess is said to be one. Nothing here is markup: names and titles are foreign text until a page escapes them.
+Only differences whose Holm-adjusted p-value is below 0.05 are called differences; of all others it is said that they
+are within noise, and how large one would have had to be. A difference between models that all guess is said to be one.
+Nothing here is markup: names and titles are foreign text until a page escapes them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.compare import LEVEL, Accuracy, Comparison, Difference, Measure
+from eval.comparison import LEVEL, Accuracy, Comparison, Difference, Measure
 from eval.statistics import CONFIDENCE, FEW_CLUSTERS
 
 # More differences than this on one measure are counted, not named one by one.
@@ -58,7 +59,10 @@ def give_verdict(comparison: Comparison, training: Mapping[str, Training]) -> Ve
         caveats=(
             *_budget(comparison.variants, training),
             *_repetition(comparison.variants, training),
+            *_suspicions(comparison),
+            *comparison.not_shared,
             *_noise(comparison),
+            *_unseen(comparison),
         ),
     )
 
@@ -109,7 +113,7 @@ def _headline(c: Comparison) -> str:
         warning = "" if anyone else " But none of the variants is above chance there, so this is no sign of knowledge."
         where = "in that suite alone" if len(single) == 1 else "in those suites alone"
         return f"Accuracy differs beyond noise in {join(single)}, and {where}.{warning}{ending}"
-    return f"The variants answer questions equally well, as far as these suites can tell.{ending}"
+    return f"The variants answer questions equally well within noise, as far as these suites can tell.{ending}"
 
 
 def _findings(c: Comparison) -> list[str]:
@@ -129,6 +133,23 @@ def _findings(c: Comparison) -> list[str]:
             lines.append(
                 f"Telling hostile sentences from neutral ones ({t.title}), area under the curve (0.5 is chance, higher "
                 f"is better): {_advantages(wins, _area)}."
+            )
+    return [*lines, *_fields(c)]
+
+
+def _fields(c: Comparison) -> list[str]:
+    """For each variant that gains over the baseline in some fields of topics: in how many, and where most."""
+    if c.fields is None:
+        return []
+    lines = []
+    for variant in c.variants:
+        tested = [d for d in c.fields.differences if d.first == variant]
+        gains = [d for d in tested if d.beyond_noise and d.estimate.value < 0]
+        if gains:
+            most = min(gains, key=lambda d: d.estimate.value)
+            lines.append(
+                f"On held-out textbooks, {quoted(variant)} is ahead of {quoted(c.fields.baseline)} in {len(gains)} of "
+                f"{len(tested)} groups of topics, most in {most.subject}, by {_bits(most)} bits per byte."
             )
     return lines
 
@@ -176,6 +197,8 @@ def _range(low: float, high: float, decimals: int) -> str:
 
 def _guessing(a: Accuracy, wins: Sequence[Difference]) -> str:
     """A warning where a winner does not itself beat guessing."""
+    if not a.bar:
+        return ""
     guessers = sorted({quoted(d.first) for d in wins if not a.scores[d.first].above_chance})
     if not guessers:
         return ""
@@ -220,22 +243,41 @@ def _largest(c: Comparison, subject: str) -> str:
 
 
 def _chance(c: Comparison) -> str:
-    asked = [*c.suites, *c.means]
+    asked = [a for a in (*c.suites, *c.means) if a.bar]
+    written = _written(c)
     if not asked:
-        return ""
-    able = {v: [a.title for a in asked if a.scores[v].above_chance] for v in c.variants}
+        return written
+    able = {v: [a.title for a in asked if v in a.scores and a.scores[v].above_chance] for v in c.variants}
     if not any(able.values()):
         return (
             "No model is above chance in any suite or mean. What they score says nothing about what they know; "
-            "only the loss on held-out text can tell them apart."
+            f"only the loss on held-out text can tell them apart.{f' {written}' if written else ''}"
         )
     parts = []
     for variant, titles in able.items():
         if titles:
             parts.append(f"{quoted(variant)} in {join([f'“{t}”' for t in titles])}")
-    sentence = f"Above chance: {'; '.join(parts)}."
+    sentences = [f"Above chance: {'; '.join(parts)}."]
     unable = [quoted(v) for v, titles in able.items() if not titles]
-    return f"{sentence} Nowhere above chance: {join(unable)}." if unable else sentence
+    if unable:
+        sentences.append(f"Nowhere above chance: {join(unable)}.")
+    return " ".join([*sentences, written]).rstrip()
+
+
+def _written(c: Comparison) -> str:
+    """Who solves any of the tasks whose answers are written, and so cannot be guessed."""
+    tasks = [a for a in c.suites if not a.bar]
+    if not tasks:
+        return ""
+    clauses = []
+    for a in tasks:
+        found = {v: score.acc.value for v, score in a.scores.items() if score.acc.value > 0}
+        shares = join([f"{quoted(v)} {figure(100 * value, 1)}%" for v, value in found.items()])
+        clauses.append(f"in “{a.title}” {shares}" if found else f"nothing in “{a.title}”")
+    if not any(score.acc.value > 0 for a in tasks for score in a.scores.values()):
+        suites = "one suite" if len(tasks) == 1 else f"{len(tasks)} suites"
+        return f"Of the tasks whose answers are written and cannot be guessed ({suites}), none is solved."
+    return f"Of the tasks whose answers are written and cannot be guessed, the models solve {'; '.join(clauses)}."
 
 
 def _budget(variants: Sequence[str], training: Mapping[str, Training]) -> list[str]:
@@ -281,15 +323,63 @@ def _seen(source: str, times: Mapping[str, float], variants: int) -> str:
     return f"{source} {join([f'{words} in {join(names)}' for words, names in alike.items()])}"
 
 
+def _suspicions(c: Comparison) -> list[str]:
+    """Benchmarks that a variant does better at than another beyond what their fresh twins show."""
+    titles = {gap.benchmark: gap.title for gap in c.gaps}
+    wins = [d.ordered() for d in c.gap_differences if d.beyond_noise]
+    return [
+        f"{quoted(d.first)} does better on “{titles[d.subject]}” than on its fresh twin by {_points(d)} more than "
+        f"{quoted(d.second)} does: its training text may hold items of that benchmark."
+        for d in wins
+    ]
+
+
 def _noise(c: Comparison) -> list[str]:
-    runs = (
-        "There is one training run of each variant. The intervals measure the noise of the evaluation items, not "
-        "that of another seed: training again could move a score by more than its interval."
-    )
+    runs = _seeds(c)
     if not c.tests:
         return [runs]
     correction = f", with Holm’s correction over all {c.tests} tests of this report" if c.tests > 1 else ""
     return [f"“Beyond noise” means {'an adjusted' if correction else 'a'} p-value below {LEVEL:g}{correction}.", runs]
+
+
+def _seeds(c: Comparison) -> str:
+    counts = [c.seeds.get(v, 1) for v in c.variants]
+    if max(counts) == 1:
+        return (
+            "There is one training run of each variant. The intervals measure the noise of the evaluation items, not "
+            "that of another seed: training again could move a score by more than its interval."
+        )
+    if len(set(counts)) == 1:
+        sentence = f"Each variant was trained with {counts[0]} seeds"
+    else:
+        listed = join([f"{quoted(v)} {n}" for v, n in zip(c.variants, counts, strict=True)])
+        sentence = f"The number of training seeds differs ({listed}; one alone is taken to vary as the others do)"
+    few = " So few say little about that noise, and only large differences can be told from it." * (min(counts) < 3)
+    return f"{sentence}: intervals and tests hold the noise of training as well as that of the evaluation items.{few}"
+
+
+def _unseen(c: Comparison) -> list[str]:
+    """How small a difference would likely have been missed, for the most inclusive measure that there is."""
+    places: list[tuple[Measure, Accuracy]] = [("mean_accuracy", a) for a in reversed(c.means)]
+    places += [("accuracy", a) for a in sorted(c.suites, key=lambda a: -a.rows)]
+    found = {(d.measure, d.subject): d for d in c.detectable}
+    for measure, a in places:
+        if (measure, a.name) not in found:
+            continue
+        least = found[measure, a.name].corrected
+        where = f"With the {a.rows:,} items behind “{a.title}”"
+        if least >= 1:
+            return [f"{where}, no difference between two variants, however large, would be sure to be seen."]
+        return [
+            f"{where}, a difference below {figure(100 * least, 1)} points between two variants would likely go unseen: "
+            "one of that size is found in 80 of 100 such experiments, at the level that the correction leaves."
+        ]
+    return [
+        f"On held-out {h.source} text, a difference below {figure(found['bits_per_byte', h.source].corrected, 3)} bits "
+        "per byte between two variants would likely go unseen."
+        for h in c.held_out
+        if ("bits_per_byte", h.source) in found
+    ][:1]
 
 
 def _lower(text: str) -> str:

@@ -22,6 +22,7 @@ from primer.cli_options import Overrides, RecipePath, RunPath
 from primer.errors import PrimerError, disk_full
 from primer.eval_cli import eval_command, report_command
 from primer.export_cli import export_command
+from primer.grade_cli import grade_command
 from primer.items_cli import app as items_app
 from primer.plan_cli import plan_command
 from primer.prompts_cli import app as prompts_app
@@ -74,6 +75,7 @@ app.command("train")(train_command)
 
 app.command("eval")(eval_command)
 app.command("report")(report_command)
+app.command("grade")(grade_command)
 app.command("chat")(chat_command)
 app.command("export")(export_command)
 

@@ -1,21 +1,28 @@
-"""The fast language model answers as lm-evaluation-harness's own `hf` backend does, item by item."""
+"""The fast language model: transformers' logits, every beginning computed once, errors for people."""
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_phi import make_model
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_phi import make_model, make_tokenizer
 
-from eval.suites import load_tasks, make_plan
+from eval.encoding import FastTokenizer, encode_pairs, keeps_words_apart, load_tokenizer
+from eval.language_model import Query
+from eval.loading import TransformersDecoder, open_model
+from eval.model import AnswerTooLongError, TorchModel
+from eval.phi import Phi, load_phi
+from eval.scoring import Scorer
+from eval.stems import find_stems, shared_length
 from primer.errors import PrimerError
-from primer.recipe import Eval
 
-BUILT_IN = ["pronouns", "physical", "science", "reading", "social"]
-BENCHMARKS = ["winogrande", "arc_easy", "arc_challenge", "boolq", "social_i_qa", "hellaswag", "mmlu"]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -24,186 +31,259 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ours(folder: Path) -> Any:
-    from eval.model import PrimerLM
-
-    return PrimerLM(folder, device="cpu")
+def model(folder: Path) -> TorchModel:
+    return TorchModel(folder, "cpu")
 
 
 @pytest.fixture(scope="module")
-def theirs(folder: Path) -> Any:
-    pytest.importorskip("accelerate", reason="lm-eval's hf backend needs accelerate (`pip install accelerate`)")
-    from lm_eval.models.huggingface import HFLM
+def reference(folder: Path) -> Any:
+    """Transformers' own model."""
+    from transformers import AutoModelForCausalLM
 
-    return HFLM(pretrained=str(folder), device="cpu", batch_size=4, dtype="float32")
-
-
-def instances(pairs: list[tuple[Any, ...]], kind: str, task: str | None = "task") -> list[Any]:
-    from lm_eval.api.instance import Instance
-
-    return [
-        Instance(request_type=kind, doc={}, arguments=pair, idx=0, metadata=(task, 0, 1))  # type: ignore[arg-type]
-        for pair in pairs
-    ]
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def assert_same_answers(suites: list[str], rows: int, ours: Any, theirs: Any) -> None:
-    plan = make_plan(Eval(suites=suites, limit=rows), seed=3)
-    assert {suite.name for suite, _ in plan.chosen} == set(suites)
-    for name, task in load_tasks(plan).items():
-        requests = []
-        for number, document in enumerate(task.eval_docs):
-            context = task.fewshot_context(document, num_fewshot=0)
-            requests.append(task.construct_requests(doc=document, ctx=context, metadata=(name, number, 1)))
-        flat = [request for row in requests for request in row]
-        mine, expected = ours.loglikelihood(flat), theirs.loglikelihood(flat, disable_tqdm=True)
-        assert len(mine) == len(expected) == len(flat)
-        for (value, greedy), (right, right_greedy) in zip(mine, expected, strict=True):
-            assert value == pytest.approx(right, abs=1e-4), name
-            assert greedy == right_greedy
-        at = 0
-        for row in requests:
-            found, right = ([v for v, _ in values[at : at + len(row)]] for values in (mine, expected))
-            assert found.index(max(found)) == right.index(max(right)), name
-            at += len(row)
+@torch.inference_mode()
+def alone(reference: Any, query: Query) -> tuple[float, bool]:
+    """The score of a query by one forward pass of its own."""
+    logits = reference(torch.tensor([query.tokens[:-1]])).logits[0, -query.scored :].float()
+    targets = torch.tensor(query.tokens[-query.scored :])
+    values = logits.log_softmax(-1)[torch.arange(query.scored), targets]
+    return float(values.double().sum()), bool((logits.argmax(-1) == targets).all())
 
 
-def test_built_in_items_are_answered_as_by_the_hf_backend(ours: Any, theirs: Any):
-    assert_same_answers(BUILT_IN, 12, ours, theirs)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"num_key_value_heads": 1},
+        {"tie_word_embeddings": True},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.25}},
+    ],
+)
+@torch.inference_mode()
+def test_phi_has_the_logits_of_transformers(change: dict[str, Any], tmp_path: Path):
+    from transformers import PhiConfig, PhiForCausalLM
 
-
-def test_benchmark_rows_are_answered_as_by_the_hf_backend(
-    benchmark_data: Path, ours: Any, theirs: Any, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("PRIMER_EVAL_DATA", str(benchmark_data))
-    assert_same_answers(BENCHMARKS, 4, ours, theirs)
-
-
-def test_the_harness_itself_gets_the_same_accuracy_from_both(ours: Any, theirs: Any):
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    from eval.suites import TASKS, answer
-
-    found = []
-    for model in (ours, theirs):
-        manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata={"limit": 20, "seed": 5})
-        run = simple_evaluate(model=model, tasks=["science", "pronouns"], task_manager=manager, bootstrap_iters=0)
-        found.append({name: run["results"][name] for name in ("science", "pronouns")})
-    for name, metrics in (("science", ("acc", "acc_norm")), ("pronouns", ("acc",))):
-        plan = make_plan(Eval(suites=[name], limit=20), seed=5)
-        suite, path = plan.chosen[0]
-        totals, items = answer(suite, path, load_tasks(plan)[name], ours, lambda _: None)
-        for metric in metrics:
-            assert totals[metric] == found[0][name][f"{metric},none"] == found[1][name][f"{metric},none"]
-            assert totals[metric] == sum(item[metric] for item in items) / 20
-        assert totals["rows"] == 20
-        assert totals["chance"] == (0.25 if name == "science" else 0.5)
-
-
-AWKWARD = [
-    ("", " hello there"),
-    ("", "<|endoftext|>hello"),
-    ("A context that ends in spaces   ", "answer"),
-    ("<|endoftext|>A context that begins with the end", " of text"),
-    ("Ünïcödé – 數學", " 數學"),
-    ("tabs\tand\nlines\n", "\n  indented"),
-    ("long " * 530, "and then cut from the left"),
-]
-
-
-@pytest.mark.parametrize("one_row", [True, False])
-def test_awkward_requests_are_answered_as_by_the_hf_backend(one_row: bool, ours: Any, theirs: Any):
-    requests = instances(AWKWARD, "loglikelihood", "task" if one_row else None)
-    for (value, greedy), (right, right_greedy) in zip(
-        ours.loglikelihood(requests), theirs.loglikelihood(requests, disable_tqdm=True), strict=True
-    ):
-        assert value == pytest.approx(right, abs=1e-4)
-        assert greedy == right_greedy
-    assert ours.rows_cut == 1
-
-
-def test_whole_texts_and_generation_are_as_from_the_hf_backend(ours: Any, theirs: Any):
-    texts = [("One two three four five six seven eight nine. " * 90,), ("Short.",), ("",)]
-    rolling = instances(texts, "loglikelihood_rolling")
-    expected = theirs.loglikelihood_rolling(rolling, disable_tqdm=True)
-    assert ours.loglikelihood_rolling(rolling) == pytest.approx(expected, rel=1e-6)
-    assert expected[2] == 0
-    first = ours.generate_until(instances([("The", {"until": [], "max_gen_toks": 12})], "generate_until"))[0]
-    stop = first[len(first) // 2 :][:3]
-    settings = [{"until": [stop], "max_gen_toks": 12}, {"until": ["\n\n"], "max_gen_toks": 5}]
-    requests = instances(
-        [(text, dict(s)) for text in ("The", "A much longer text to go on from") for s in settings], "g"
+    settings: dict[str, Any] = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+        "num_attention_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3,
+    }  # fmt: skip
+    torch.manual_seed(1)
+    theirs = PhiForCausalLM(PhiConfig(**settings | change)).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = load_phi(tmp_path, CPU)
+    assert isinstance(ours, Phi)
+    ids = torch.randint(0, 300, (3, 20))
+    visible = torch.ones(3, 20, dtype=torch.long)
+    visible[0, :7], visible[2, :15] = 0, 0  # padding on the left, as generation has it
+    positions = (visible.cumsum(1) - 1).clamp(min=0)
+    first, expected = (m(ids, visible, positions, use_cache=True) for m in (ours, theirs))
+    assert torch.allclose(first.logits[visible.bool()], expected.logits[visible.bool()], atol=1e-4)
+    for found in (first, expected):
+        found.past_key_values.batch_select_indices(torch.tensor([2, 0]))
+    visible = torch.cat([visible[[2, 0]], torch.ones(2, 3, dtype=torch.long)], 1)
+    more, positions = torch.randint(0, 300, (2, 3)), (visible.cumsum(1) - 1)[:, -3:]
+    for found in (first, expected):
+        found.past_key_values.batch_repeat_interleave(2)
+    arguments = (more.repeat_interleave(2, 0), visible.repeat_interleave(2, 0), positions.repeat_interleave(2, 0))
+    second, right = (
+        m(*arguments, past_key_values=found.past_key_values, use_cache=True, logits_to_keep=1)
+        for m, found in ((ours, first), (theirs, expected))
     )
-    assert ours.generate_until(requests) == theirs.generate_until(requests, disable_tqdm=True)
-    assert stop not in ours.generate_until(requests)[0]
+    assert second.logits.shape == (4, 1, 300)
+    assert torch.allclose(second.logits, right.logits, atol=1e-4)
 
 
-def test_the_greedy_continuation_is_greedy_and_likelier_than_any_other(ours: Any):
-    context = "Water runs down the"
-    likeliest = ours.generate_until(instances([(context, {"until": [], "max_gen_toks": 1})], "generate_until"))[0]
-    scores = ours.loglikelihood(instances([(context, likeliest), (context, " hill")], "loglikelihood"))
-    assert scores[0][1] is True
-    assert scores[1][1] is False
-    assert scores[0][0] > scores[1][0]
+def test_half_precision_is_read_as_single_on_a_cpu_and_kept_elsewhere(folder: Path, tmp_path: Path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor.bfloat16() for name, tensor in weights.items()}, tmp_path / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    found, kept = load_phi(tmp_path, CPU), load_phi(tmp_path, torch.device("meta"))
+    assert found is not None
+    assert found.dtype == torch.float32
+    assert kept is not None
+    assert kept.dtype == torch.bfloat16
 
 
-def test_a_row_of_shared_context_costs_it_once(ours: Any):
-    sizes: list[int] = []
-    body = ours._scorer._body
-    hook = body.register_forward_pre_hook(lambda m, a, kw: sizes.append(kw["input_ids"].numel()), with_kwargs=True)
-    context = "word " * 100
-    ours.loglikelihood(instances([(context, f"{name} thing") for name in ("one", "two", "three")], "loglikelihood"))
-    hook.remove()
-    assert 100 <= sum(sizes) < 120
+@pytest.mark.parametrize("own", [True, False])
+def test_shared_beginnings_change_no_score_and_cost_once(
+    own: bool, folder: Path, reference: Any, monkeypatch: pytest.MonkeyPatch
+):
+    if own:
+        _, _, decoder = open_model(folder, CPU)
+        assert isinstance(decoder, Phi)
+    else:
+        decoder = TransformersDecoder(reference, 512)
+        assert decoder.shares
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(0, 50_000, (count,), generator=generator).tolist()
+
+    prompt, other = tokens(120), tokens(90)
+    groups = []
+    for beginning in [prompt] * 6 + [other] * 5 + [[]] * 2:
+        context = [*beginning, *tokens(12)]
+        answers = [tokens(1) for _ in range(4)] if len(groups) % 2 else [tokens(count) for count in (3, 7, 1)]
+        groups.append([Query([*context, *answer], len(answer)) for answer in answers])
+    groups.append([Query(tokens(40), 39)])
+    read: list[int] = []
+    whole = type(decoder).read
+    monkeypatch.setattr(
+        type(decoder),
+        "read",
+        lambda self, ids, *rest, **more: (read.append(ids.numel()), whole(self, ids, *rest, **more))[1],
+    )
+    shares: list[float] = []
+    found = Scorer(decoder).score(groups, shares.append)
+    for group, scores in zip(groups, found, strict=True):
+        for query, (value, greedy) in zip(group, scores, strict=True):
+            expected, likeliest = alone(reference, query)
+            assert value == pytest.approx(expected, abs=1e-4)
+            assert greedy == likeliest
+    assert shares[-1] == pytest.approx(1)
+    assert sum(read) < 1.6 * (120 + 90 + 13 * 20 + 40)
+
+
+def test_a_window_is_not_overlooked(tmp_path: Path):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    make_tokenizer(tmp_path, 64)
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=51_200, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, sliding_window=8, initializer_range=0.5,
+    )  # fmt: skip
+    theirs = MistralForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path)
+    model = TorchModel(tmp_path, "cpu")
+    context = list(range(100, 130))
+    queries = [Query([*context, 7, 8, 9], 3), Query([*context, 5, 6], 2)]
+    for (value, _), query in zip(model.score([queries])[0], queries, strict=True):
+        assert value == pytest.approx(alone(theirs, query)[0], abs=1e-4)
+
+
+def test_the_best_stems_are_chosen():
+    long, short = list(range(500)), list(range(30))
+    sequences = [[*long, n] for n in range(1000, 1004)] + [[*short, n] for n in range(2000, 2003)] + [[9], []]
+    (stem,) = find_stems(sequences)
+    assert list(stem.tokens) == long
+    assert sorted(stem.members) == [0, 1, 2, 3]
+    many = [[*short, n] for n in range(2000, 2040)]
+    assert [len(stem.tokens) for stem in find_stems(many)] == [30]
+    assert find_stems([[*range(8), n] for n in range(100, 400)]) == []  # too short to gain by
+    assert find_stems([]) == []
+    assert [shared_length(a, b) for a, b in (([], [1]), ([1, 2, 3], [1, 2]), ([1, 2, 3], [1, 5, 3]))] == [0, 2, 1]
+
+
+def test_ids_are_those_of_transformers_whole_or_in_pieces(folder: Path):
+    from transformers import AutoTokenizer
+
+    theirs, ours = AutoTokenizer.from_pretrained(folder), load_tokenizer(folder)
+    assert isinstance(ours, FastTokenizer)
+    texts = [
+        "",
+        " two  words\n\n\n  12 3.4",
+        "<|endoftext|>Ünïcödé – 數學 🌧",
+        "it's\tI'm",
+        "a" * 50,
+        "x\x1c\n\n y\u3000z",
+    ]
+    for options in ({}, {"add_special_tokens": False}, {"add_special_tokens": False, "split_special_tokens": True}):
+        assert ours(texts, **options)["input_ids"] == theirs(texts, **options)["input_ids"]
+    ids = ours(texts[2])["input_ids"]
+    for skip in (True, False):
+        assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip)
+    assert (ours.bos_token_id, ours.eos_token_id) == (theirs.bos_token_id, theirs.eos_token_id)
+    assert keeps_words_apart(folder)
+    pairs = [
+        (context.rstrip(), continuation) for context in texts for continuation in (" word", "\n12", "joined", "\x1cz")
+    ]
+    found = encode_pairs(pairs, lambda some: ours(some)["input_ids"], apart=True)
+    for (ids, known), (context, continuation) in zip(found, pairs, strict=True):
+        assert ids == theirs(context + continuation)["input_ids"]
+        assert known == len(theirs(context)["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("normalizer", {"type": "NFC"}),
+        ("pre_tokenizer", {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}),
+        ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}),
+        ("added_tokens", [{"content": "two words", "lstrip": False, "rstrip": False, "single_word": False}]),
+    ],
+)
+def test_other_tokenizers_are_not_given_pieces(key: str, value: Any, folder: Path, tmp_path: Path):
+    settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings | {key: value}), encoding="utf-8")
+    assert not keeps_words_apart(tmp_path)
+
+
+def test_the_context_is_cut_from_the_left(model: TorchModel, reference: Any):
+    context, answers = "long " * 600, (" word", " and another")
+    cut, short = model.ask([[(context, answer) for answer in answers], [("A", " b")]])
+    assert cut.cut
+    assert not short.cut
+    for answer, (value, _) in zip(answers, cut.scores, strict=True):
+        ids = model.encode([context.rstrip() + " " + answer])[0]
+        scored = len(ids) - len(model.encode([context.rstrip()])[0])
+        assert value == pytest.approx(alone(reference, Query(ids[-513:], scored))[0], abs=1e-4)
 
 
 def test_an_answer_longer_than_the_context_says_so(tmp_path: Path):
-    from eval.model import AnswerTooLongError, PrimerLM
-
-    short = PrimerLM(make_model(tmp_path, context=8), device="cpu")
+    short = TorchModel(make_model(tmp_path, context=8), "cpu")
     with pytest.raises(AnswerTooLongError, match="11 tokens, more than the model's context of 8"):
-        short.loglikelihood(instances([("Count:", " one two three four five six seven eight nine ten eleven")], "l"))
+        short.ask([[("Count:", " one two three four five six seven eight nine ten eleven")]])
 
 
 def test_a_diverged_model_is_an_error_and_not_a_score(folder: Path):
-    from eval.model import PrimerLM
-
-    broken = PrimerLM(folder, device="cpu")
-    broken.model.lm_head.bias.data[7] = math.nan
+    broken = TorchModel(folder, "cpu")
+    broken.model._head[1][7] = math.nan
     with pytest.raises(PrimerError, match="not finite numbers: it has diverged"):
-        broken.loglikelihood(instances([("a", " b")], "loglikelihood"))
+        broken.ask([[("a", " b")]])
 
 
 def test_damaged_and_missing_models_are_errors_for_people(folder: Path, tmp_path: Path):
-    from eval.model import PrimerLM
-
     with pytest.raises(PrimerError, match=r"no config\.json"):
-        PrimerLM(tmp_path)
+        TorchModel(tmp_path)
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)
     (damaged / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(PrimerError, match="cannot be loaded"):
-        PrimerLM(damaged)
+        TorchModel(damaged)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.fc1.bias"]
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PrimerError, match=r"lack 1 tensor\(s\), model.layers.1.mlp.fc1.bias"):
+        TorchModel(damaged)
+    shutil.copy(folder / "model.safetensors", damaged)
+    (damaged / "tokenizer.json").write_text("{")
+    with pytest.raises(PrimerError, match="tokenizer in .* cannot be loaded"):
+        TorchModel(damaged)
 
 
-def test_a_model_that_changes_its_logits_after_the_head_is_refused(folder: Path):
-    from transformers import AutoModelForCausalLM
+def test_a_model_that_changes_its_logits_after_the_head_is_refused(folder: Path, reference: Any):
+    from eval.loading import _check_head
 
-    from eval.model import _check_head
-
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    _check_head(model, model.base_model, model.get_output_embeddings(), folder)
-    model.register_forward_hook(lambda module, inputs, output: setattr(output, "logits", output.logits / 2))
+    _check_head(reference, folder)
+    hook = reference.register_forward_hook(lambda module, inputs, output: setattr(output, "logits", output.logits / 2))
     with pytest.raises(PrimerError, match="changes its logits after its head"):
-        _check_head(model, model.base_model, model.get_output_embeddings(), folder)
+        _check_head(reference, folder)
+    hook.remove()
 
 
-def test_the_harness_knows_the_model_by_name(folder: Path):
-    from lm_eval.api.registry import get_model
+def test_opening_a_model_takes_neither_transformers_nor_the_harness(folder: Path):
+    import subprocess
+    import sys
 
-    from eval.model import PrimerLM
-
-    assert get_model("primer") is PrimerLM
-    model = PrimerLM.create_from_arg_string(f"pretrained={folder}", {"batch_size": 1, "device": "cpu"})
-    assert model.max_length == 512
+    code = (
+        "import sys; from eval.model import TorchModel; from eval.task import ChoiceTask; "
+        f"TorchModel({str(folder)!r}, 'cpu').ask([[('a', ' b')]]); "
+        "print([name for name in ('transformers', 'lm_eval', 'datasets', 'scipy', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
