@@ -130,7 +130,7 @@ def _evaluation(recipe: Recipe, characters: Mapping[SourceName, float], training
         flops = known_gpus()[device.gpu].tflops * 1e12 * recipe.plan.evaluation_utilisation
     a_model = questions.tokens * forward_flops(recipe) / flops
     models = len(recipe.variants) * recipe.train.seeds
-    seconds = (START_SECONDS + a_model) * models
+    seconds = START_SECONDS + a_model * models
     price = device.price / device.count if device.price is not None else None
     return {
         "asked": [asdict(part) for part in questions.asked],

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tiny_phi import make_model
 
-from eval.held_out import choose_documents, measure_held_out, windows
-from eval.scoring import Query
+from eval.held_out import ask_held_out, choose_documents, held_out_totals, windows
+from eval.language_model import Query
 from primer.documents import Document, write_corpus
 
 END = 256
@@ -41,7 +41,8 @@ class CountingModel:
 def test_bits_per_byte_on_known_probabilities():
     model = CountingModel()
     documents = [{"id": "1", "text": "aaaaaaaaa"}, {"id": "2", "text": "ab"}, {"id": "3", "text": "é"}]
-    totals, items = measure_held_out("web", documents, model, lambda _: None)  # type: ignore[arg-type]
+    items = ask_held_out("web", documents, model)  # type: ignore[arg-type]
+    totals = held_out_totals("web", items)
     assert [item["bits"] for item in items] == pytest.approx([9, 5, 8])
     assert [item["bytes"] for item in items] == [9, 2, 2]
     assert totals == {"source": "web", "documents": 3, "bytes": 13, "bits_per_byte": pytest.approx(22 / 13)}
@@ -62,12 +63,13 @@ def test_windows_predict_each_token_once_and_share_only_the_joint(length: int):
 def test_the_real_model_agrees_with_its_own_loss_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     import torch
 
-    from eval.model import PrimerLM
+    from eval.model import TorchModel
 
-    model = PrimerLM(make_model(tmp_path, context=16), device="cpu")
+    model = TorchModel(make_model(tmp_path, context=16), device="cpu")
     text = "A river runs to the sea, and a stone in it grows round with the years; so says the old ferryman."
     logging.getLogger("transformers").addHandler(caplog.handler)
-    totals, items = measure_held_out("web", [{"id": "x", "text": text}], model, lambda _: None)
+    items = ask_held_out("web", [{"id": "x", "text": text}], model)
+    totals = held_out_totals("web", items)
     logging.getLogger("transformers").removeHandler(caplog.handler)
     assert not caplog.messages
     ids = torch.tensor([model.prefix_token_id, *model.tokenizer(text)["input_ids"]])
@@ -82,9 +84,9 @@ def test_the_real_model_agrees_with_its_own_loss_without_a_warning(tmp_path: Pat
 
 
 def test_a_text_that_spells_out_the_end_of_text_token_is_ordinary_text(tmp_path: Path):
-    from eval.model import PrimerLM
+    from eval.model import TorchModel
 
-    model = PrimerLM(make_model(tmp_path, context=16), device="cpu")
+    model = TorchModel(make_model(tmp_path, context=16), device="cpu")
     plain, ids = model.encode_text(["one", "one <|endoftext|> two"])
     assert model.encode_text([]) == []
     assert ids[: len(plain)] == plain
