@@ -87,7 +87,7 @@ def test_where_landlock_is_missing_nothing_can_be_written(
     monkeypatch.setattr(primer.sandbox, "say", said.append)
     source = primer.sandbox._KERNEL.read_text(encoding="utf-8")
     for version in (0, min(1, landlock_version())):
-        begins = "    return max(0, _libc.syscall(_CREATE_RULESET, None, 0, 1))"
+        begins = "    return max(0, version)"
         assert begins in source
         (tmp_path / "kernel.py").write_text(source.replace(begins, f"    return {version}"), encoding="utf-8")
         monkeypatch.setattr(primer.sandbox, "_KERNEL", tmp_path / "kernel.py")
