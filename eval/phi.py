@@ -24,6 +24,9 @@ from torch.nn import functional
 # Weight and bias of a part.
 Part = tuple[Tensor, Tensor]
 
+# The operation that PyTorch's compiler uses for the same; PyTorch is also built without it.
+_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
 # Phi's activation under the names that transformers has for it.
 _ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh")
 
@@ -285,10 +288,10 @@ def _linear(vectors: Tensor, part: Part, rows: slice = slice(None), *, gelu: boo
     twice as long.
     """
     weight, bias = (tensor[rows] for tensor in part)
-    if vectors.device.type == "cpu" and vectors.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        after = ("gelu", [], "tanh") if gelu else ("none", [], "")
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, weight, bias, *after)
-        return found
+    if vectors.device.type == "cpu" and vectors.dtype == torch.float32 and _ONEDNN:
+        after, kind = ("gelu", "tanh") if gelu else ("none", "")
+        done: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, weight, bias, after, [], kind)
+        return done
     found = functional.linear(vectors, weight, bias)
     return functional.gelu(found, approximate="tanh") if gelu else found
 

@@ -1,11 +1,14 @@
 """Programs that a model wrote: what is run to test them, how, and pass@k.
 
 Nothing is run but in `primer.sandbox`. A program passes if it comes to its end; printing, exiting and `os._exit(0)` are
-no proof of that.
+no proof of that. What was written is compiled apart from the tests, so that no end of it takes them in, and a value that
+is equal to everything passes none.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,18 +24,35 @@ MEMORY_MIB = 1024
 _LONGEST_REASON = 200
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt|Iteration)\b")
 
+# Before every value that a test compares. Written here, run in the sandbox.
+_LOOK = """\
+def _look(value):
+    for name in ("__eq__", "__lt__"):
+        try:
+            always = getattr(type(value), name)(value, object()) is True
+        except Exception:  # it wants another of its kind
+            always = False
+        assert not always, "a value that compares to everything"
+    return value
+"""
+
 # Makes the program to run out of a row and an answer.
 Compose = Callable[[Mapping[str, Any], str], str]
 
 
+def tested(text: str, tests: str) -> str:
+    """The program that runs a text, and then tests of it."""
+    return f"exec(compile({text!r}, 'answer.py', 'exec'))\n{_LOOK}{_looking(tests)}\n"
+
+
 def function_program(row: Mapping[str, Any], answer: str) -> str:
     """HumanEval: the prompt, its completion, the tests, and a call of them."""
-    return f"{row['prompt']}{answer}\n\n{row['test']}\ncheck({row['entry_point']})\n"
+    return tested(f"{row['prompt']}{answer}", f"{row['test']}\ncheck({row['entry_point']})")
 
 
 def asserts_program(row: Mapping[str, Any], answer: str) -> str:
     """MBPP: the answer, what prepares the tests (it may use the answer's classes), and the asserts."""
-    return "\n".join([answer, row["test_setup_code"], *row["test_list"], ""])
+    return tested(answer, "\n".join([row["test_setup_code"], *row["test_list"]]))
 
 
 def try_program(sandbox: Sandbox, text: str) -> str:
@@ -85,3 +105,18 @@ def process_function(row: Mapping[str, Any], results: Sequence[Any]) -> dict[str
 def process_asserts(row: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
     """MBPP's score of a row, for lm-evaluation-harness."""
     return {"pass@1": share_passed(asserts_program, row, results)}
+
+
+@functools.cache  # samples of one row have the same tests
+def _looking(tests: str) -> str:
+    return ast.unparse(_Looking().visit(ast.parse(tests)))
+
+
+class _Looking(ast.NodeTransformer):
+    """Has `_look` called with each side of a comparison."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.Compare:
+        self.generic_visit(node)
+        look = ast.Name("_look", ast.Load())
+        node.left, *node.comparators = [ast.Call(look, [side], []) for side in (node.left, *node.comparators)]
+        return node

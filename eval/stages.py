@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -90,10 +91,13 @@ def load_model(settings: Eval, folder: Path, device: str, threads: int | None) -
         from eval.vllm_model import VllmModel
 
         return VllmModel(folder)
-    import torch
+    gc.disable()  # importing torch makes objects that all stay: looking among them for garbage takes 0.35 s
+    try:
+        import torch
 
-    from eval.model import TorchModel
-
+        from eval.model import TorchModel
+    finally:
+        gc.enable()
     if threads is not None:
         torch.set_num_threads(threads)
     return TorchModel(folder, device)

@@ -16,10 +16,11 @@ from tiny_phi import make_model, make_tokenizer
 from eval.encoding import FastTokenizer, encode_pairs, keeps_words_apart, load_tokenizer
 from eval.language_model import Query
 from eval.loading import TransformersDecoder, open_model
-from eval.model import AnswerTooLongError, TorchModel
+from eval.model import TorchModel
 from eval.phi import Phi, load_phi
 from eval.scoring import Scorer
 from eval.stems import find_stems, shared_length
+from eval.tokenised import AnswerTooLongError
 from primer.errors import PrimerError
 
 CPU = torch.device("cpu")
@@ -130,13 +131,15 @@ def test_shared_beginnings_change_no_score_and_cost_once(
         answers = [tokens(1) for _ in range(4)] if len(groups) % 2 else [tokens(count) for count in (3, 7, 1)]
         groups.append([Query([*context, *answer], len(answer)) for answer in answers])
     groups.append([Query(tokens(40), 39)])
+    groups += [[Query([*other, 5], 1), Query([*other, 6], 1)]] * 5  # nothing of their own before what is scored
     read: list[int] = []
     whole = type(decoder).read
-    monkeypatch.setattr(
-        type(decoder),
-        "read",
-        lambda self, ids, *rest, **more: (read.append(ids.numel()), whole(self, ids, *rest, **more))[1],
-    )
+
+    def counted(self: Any, tokens: torch.Tensor, **named: Any) -> torch.Tensor:
+        read.append(tokens.numel())
+        return whole(self, tokens, **named)
+
+    monkeypatch.setattr(type(decoder), "read", counted)
     shares: list[float] = []
     found = Scorer(decoder).score(groups, shares.append)
     for group, scores in zip(groups, found, strict=True):
@@ -145,7 +148,7 @@ def test_shared_beginnings_change_no_score_and_cost_once(
             assert value == pytest.approx(expected, abs=1e-4)
             assert greedy == likeliest
     assert shares[-1] == pytest.approx(1)
-    assert sum(read) < 1.6 * (120 + 90 + 13 * 20 + 40)
+    assert sum(read) < 1.6 * (120 + 90 + 13 * 20 + 40 + 5)
 
 
 def test_a_window_is_not_overlooked(tmp_path: Path):
@@ -176,6 +179,8 @@ def test_the_best_stems_are_chosen():
     assert [len(stem.tokens) for stem in find_stems(many)] == [30]
     assert find_stems([[*range(8), n] for n in range(100, 400)]) == []  # too short to gain by
     assert find_stems([]) == []
+    two = [[*range(20), *[kind] * 280, n] for kind in (7, 8) for n in range(40)]  # longer ones beat what all share
+    assert sorted(len(stem.tokens) for stem in find_stems(two)) == [300, 300]
     assert [shared_length(a, b) for a, b in (([], [1]), ([1, 2, 3], [1, 2]), ([1, 2, 3], [1, 5, 3]))] == [0, 2, 1]
 
 
@@ -262,7 +267,7 @@ def test_damaged_and_missing_models_are_errors_for_people(folder: Path, tmp_path
         TorchModel(damaged)
     shutil.copy(folder / "model.safetensors", damaged)
     (damaged / "tokenizer.json").write_text("{")
-    with pytest.raises(PrimerError, match="tokenizer in .* cannot be loaded"):
+    with pytest.raises(PrimerError, match=r"tokenizer in .* cannot be loaded"):
         TorchModel(damaged)
 
 
