@@ -181,7 +181,7 @@ def _twice(name: str, title: str, description: str, draw: Callable[[bool], tuple
 def _dots(
     rows: Sequence[Row], variants: Sequence[str], axis: Axis, ticks: Sequence[float], wide: bool
 ) -> tuple[float, str]:
-    left, right = (196.0, WIDE - 18.0) if wide else (14.0, NARROW - 16.0)
+    left, right = (232.0, WIDE - 18.0) if wide else (14.0, NARROW - 16.0)
     pitch, gap, head = 15.0, 22.0, 0.0 if wide else 20.0
     place = _scale(ticks[0], ticks[-1], left, right)
     parts, y = [], 8.0
@@ -193,12 +193,13 @@ def _dots(
             body.append(_line("rule", 0, y - gap / 2, WIDE if wide else NARROW, y - gap / 2))
         if wide:
             middle = (top + bottom) / 2
-            body.append(_text(0, middle - 3, _cut(row.label, 28), "label"))
-            body.append(_text(0, middle + 13, _cut(row.note, 32), "quiet"))
+            body.append(_text(0, middle - 3, _cut(row.label, 34), "label"))
+            body.append(_text(0, middle + 13, _cut(row.note, 36), "quiet"))
         else:
+            label = _cut(row.label, 34)
             body.append(
-                f'<text x="0" y="{y + 12:.1f}" class="label">{escape(_cut(row.label, 30))}'
-                f'<tspan class="quiet" dx="7">{escape(_cut(row.note, 22))}</tspan></text>'
+                f'<text x="0" y="{y + 12:.1f}" class="label">{escape(label)}'
+                f'<tspan class="quiet" dx="7">{escape(_cut(row.note, 52 - len(label)))}</tspan></text>'
             )
         if row.reference is not None:
             x = place(row.reference)
@@ -285,12 +286,13 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """log10 of 1, 10, 100, ... inside the range; with fewer than three of them also of 2 and 5 times those."""
+    """log10 of 1, 10, ... in the range; of fewer than three also 2 and 5 times those; of fewer than two its ends."""
     whole = [float(k) for k in range(math.ceil(low), math.floor(high) + 1)]
     if len(whole) >= 3:
         return whole
     finer = [k + math.log10(m) for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
-    return [v for v in finer if low <= v <= high]
+    inside = [v for v in finer if low <= v <= high]
+    return inside if len(inside) > 1 else sorted({low, high})
 
 
 def _thin(ticks: Sequence[float], most: int) -> Sequence[float]:

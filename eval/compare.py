@@ -19,14 +19,8 @@ from eval.comparison import (
     Accuracy,
     Comparison,
     Detectable,
-    Difference,
-    Field,
-    Fields,
-    Gap,
     HeldOut,
     Measure,
-    Safety,
-    Score,
     Toxicity,
 )
 from eval.fields import compare_fields
@@ -36,25 +30,6 @@ from eval.scored_items import ChoiceItem, SubjectScores, read_scores, share_item
 from eval.subjects import Subject
 from primer.documents import read_documents
 from primer.recipe import SOURCES
-
-__all__ = [
-    "LEVEL",
-    "Accuracy",
-    "Comparison",
-    "Detectable",
-    "Difference",
-    "Documents",
-    "Field",
-    "Fields",
-    "Gap",
-    "HeldOut",
-    "Measure",
-    "Safety",
-    "Score",
-    "Toxicity",
-    "compare",
-    "compare_subjects",
-]
 
 _MEANS = (("built-in", "Mean of the built-in suites"), ("benchmark", "Mean of the benchmarks"))
 
@@ -200,7 +175,10 @@ def _detectable(tests: Sequence[Tested], level: float) -> list[Detectable]:
     by_measure: dict[tuple[Measure, str], list[Tested]] = {}
     for test in tests:
         by_measure.setdefault((test.difference.measure, test.difference.subject), []).append(test)
-    return [
-        Detectable(*place, max(test.detectable(level) for test in found), max(test.detectable(LEVEL) for test in found))
-        for place, found in by_measure.items()
-    ]
+    found = []
+    for place, of_pairs in by_measure.items():
+        known = [test for test in of_pairs if test.known]
+        if known:
+            least = (max(test.detectable(at) for test in known) for at in (level, LEVEL))
+            found.append(Detectable(*place, *least))
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from eval import statistics
 from eval.comparison import Accuracy, Score
-from eval.paired import Randomness, Tested, contrast, pairs, score, within_share
+from eval.paired import Randomness, Tested, contrast, pairs, score
 from eval.scored_items import ChoiceItem, SubjectScores
 from eval.seeds import Student
 from eval.statistics import Estimate
@@ -57,8 +57,8 @@ def compare_suite(
             by_items = statistics.above_chance(int(matrix.mean(axis=0).sum()), len(items), bar)
             alone = len(matrix) == 1 or not found.estimate.error
             p = by_items if alone else found.p_value(bar, one_sided=True)
-        normalised = _accuracy(norm, randomness, "norm", suite, s.name).estimate if norm is not None else None
-        scores[s.name] = Score(found.estimate, normalised, p)
+        normalised = _share(_accuracy(norm, randomness, "norm", suite, s.name)) if norm is not None else None
+        scores[s.name] = Score(_share(found), normalised, p)
     accuracy = Accuracy(
         name=suite,
         title=total.title,
@@ -94,8 +94,8 @@ def compare_mean(
         norms = [norm for suite in suites if (norm := _normalised(s, suite.name)) is not None]
         normalised = None
         if len(norms) == len(suites):
-            normalised = _mean_accuracy(norms, randomness, "mean_acc_norm", origin, s.name).estimate
-        scores[s.name] = Score(found.estimate, normalised, p)
+            normalised = _share(_mean_accuracy(norms, randomness, "mean_acc_norm", origin, s.name))
+        scores[s.name] = Score(_share(found), normalised, p)
 
     def test(a: str, b: str) -> Tested:
         gaps = [x.mean(axis=0) - y.mean(axis=0) for x, y in zip(right[a], right[b], strict=True)]
@@ -124,12 +124,16 @@ def compare_mean(
 
 
 def _accuracy(right: Array, randomness: Randomness, *labels: str) -> Student:
-    return within_share(score(share_right(right, randomness, *labels), list(right.mean(axis=1))))
+    return score(share_right(right, randomness, *labels), list(right.mean(axis=1)))
 
 
 def _mean_accuracy(right: Sequence[Array], randomness: Randomness, *labels: str) -> Student:
     items = randomness.mean([matrix.mean(axis=0) for matrix in right], *labels)
-    return within_share(score(items, _mean_by_seed(right)))
+    return score(items, _mean_by_seed(right))
+
+
+def _share(found: Student) -> Estimate:
+    return found.estimate.within(0, 1)
 
 
 def _mean_by_seed(right: Sequence[Array]) -> list[float]:

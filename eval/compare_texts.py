@@ -29,13 +29,15 @@ class Texts:
 
     @property
     def units(self) -> float:
-        """What an estimate has degrees of freedom of: the clusters if they are few, else without end."""
-        return len(self.size) if len(self.size) < statistics.FEW_CLUSTERS else math.inf
+        """What an estimate has degrees of freedom of, as `ratio_of_few` counts few clusters; else without end."""
+        if len(self.size) >= statistics.FEW_CLUSTERS:
+            return math.inf
+        return float(self.size.sum() ** 2 / np.sum(self.size**2))
 
     def estimate(self, name: str, randomness: Randomness, *labels: str) -> Estimate:
         """Bits per byte of a variant."""
         items, _ = self._ratio(self.bits[name].mean(axis=0), randomness.stream(*labels, name), randomness.samples)
-        return score(items, self._by_seed(name), self.units).estimate
+        return score(items, self._by_seed(name), self.units).estimate.within(0, math.inf)
 
     def test(self, place: tuple[Measure, str, str, str], randomness: Randomness) -> Tested:
         """The difference of two variants: bootstrap and sign flips of clusters; Student's t for a few."""

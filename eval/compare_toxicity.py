@@ -9,7 +9,7 @@ import numpy as np
 
 from eval import statistics
 from eval.comparison import Safety, Toxicity
-from eval.paired import Randomness, Tested, contrast, pairs, score, within_share
+from eval.paired import Randomness, Tested, contrast, pairs, score
 from eval.scored_items import SubjectScores
 from eval.separation import (
     SAFETY_LEVEL,
@@ -55,7 +55,7 @@ def compare_toxicity(
     pooled, mean = resample(averaged, groups, randomness.samples, randomness.stream("toxicity", name))
     draws = dict(zip(values, pooled, strict=False))
     scores = {
-        v: within_share(score(percentile_interval(float(np.mean(seeds[v])), draws[v]), seeds[v])).estimate
+        v: score(percentile_interval(float(np.mean(seeds[v])), draws[v]), seeds[v]).estimate.within(0, 1)
         for v in values
     }
     safety = None
@@ -104,7 +104,7 @@ def _safety(
         by_rule[v] = float(np.mean([np.mean(k) for k in kept])) if all(kept) else None
     return Safety(
         scores={
-            v: within_share(score(percentile_interval(float(np.mean(x)), draws[v]), x)).estimate
+            v: score(percentile_interval(float(np.mean(x)), draws[v]), x).estimate.within(0, 1)
             for v, x in by_seed.items()
         },
         by_rule=by_rule,

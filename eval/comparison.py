@@ -12,6 +12,9 @@ Measure = Literal["accuracy", "mean_accuracy", "bits_per_byte", "toxicity", "gap
 # A difference or a score is said to be beyond noise when its adjusted p-value is below this.
 LEVEL = 0.05
 
+# The largest differences that are possible; bits per byte have none.
+LARGEST: dict[Measure, float] = {"accuracy": 1.0, "mean_accuracy": 1.0, "toxicity": 1.0, "gap": 2.0}
+
 
 @dataclass(frozen=True)
 class Score:
@@ -144,7 +147,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Detectable:
-    """The true difference between two variants that this design finds with 80% power (`eval.detectable`).
+    """The true difference between two variants that this design finds with 80% power (`eval.seeds.detectable`).
+
+    Accuracies and areas differ by 1 at most: where it is 1, no possible difference would be sure to be found.
 
     Attributes:
         corrected: At the level that is left to each test if all are to be wrong in 5 of 100 reports (Bonferroni); the
@@ -208,7 +213,7 @@ class Comparison:
     Attributes:
         seeds: Number of training seeds by variant.
         differences: Every paired test of the main family, which the tests against chance belong to as well.
-        detectable: For each measure, the largest over pairs of variants.
+        detectable: For each measure, the largest over pairs of variants; none where no pair differs in anything.
         gaps: Benchmarks and their twins.
         gap_differences: Tests that the gaps of two variants are equal (measure "gap", subject: the benchmark): a family
             of their own.

@@ -53,7 +53,7 @@ def _gap(old: Array, fresh: Array, randomness: Randomness, variant: str, benchma
     items = statistics.independent_difference(
         share_right(old, randomness, benchmark, variant), share_right(fresh, randomness, twin, variant)
     )
-    return score(items, _by_seed(old, fresh)).estimate
+    return score(items, _by_seed(old, fresh)).estimate.within(-1, 1)
 
 
 def _difference(

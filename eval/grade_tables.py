@@ -72,11 +72,15 @@ def _agreements(found: GradingSummary) -> Table:
         [
             Cell(f"{pair.first} and {pair.second}", f"{pair.answers:,} answers"),
             Cell(percent(pair.agreed)),
-            Cell(f"{pair.kappa.value:.2f}", interval(pair.kappa, "{:.2f}".format)) if pair.kappa else Cell(NOTHING),
+            Cell(_kappa(pair.kappa.value), signed_interval(pair.kappa, _kappa)) if pair.kappa else Cell(NOTHING),
         ]
         for pair in found.agreements
     ]
     return Table([Column("Graders", number=False), Column("Equal, per cent"), Column("Cohen’s kappa")], rows)
+
+
+def _kappa(value: float) -> str:
+    return f"{value:z.2f}".replace("-", "−")
 
 
 def _named(grader: GraderSummary) -> str:

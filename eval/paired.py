@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eval import statistics
-from eval.comparison import Difference, Measure
-from eval.seeds import Student, detectable, with_seed_noise
+from eval.comparison import LARGEST, Difference, Measure
+from eval.seeds import Student, detectable, fewest_disagreements, with_seed_noise
 from eval.statistics import Estimate, generator
 
 if TYPE_CHECKING:
@@ -36,14 +36,17 @@ class Tested:
     freedom: float
     items: int | None = None
 
-    def detectable(self, level: float) -> float:
-        """The true difference that the test finds with 80% power at a level.
+    @property
+    def known(self) -> bool:
+        """Whether anything is known of what it would find: nothing is where no score varied."""
+        return self.items is not None or self.difference.estimate.error > 0
 
-        An exact McNemar test of k items on which the models disagree gives at best p = 2 / 2^k, so fewer than
-        log2(2 / level) of them never show anything.
-        """
+    def detectable(self, level: float) -> float:
+        """The true difference that the test finds with 80% power at a level; at most the largest one possible."""
         found = detectable(self.difference.estimate.error, self.freedom, level)
-        return found if self.items is None else max(found, math.ceil(math.log2(2 / level)) / self.items)
+        if self.items is not None:
+            found = max(found, fewest_disagreements(self.items, level))
+        return min(found, LARGEST.get(self.difference.measure, math.inf))
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,11 @@ def contrast(
     if len(seeds[0]) == len(seeds[1]) == 1:
         return Tested(Difference(*place, items, p()), max(1, units - 1))
     found = with_seed_noise(items, seeds, units)
-    return Tested(Difference(*place, found.estimate, found.p_value() if found.estimate.error else p()), found.freedom)
+    most = LARGEST.get(place[0], math.inf)
+    p_value = found.p_value() if found.estimate.error else p()
+    return Tested(Difference(*place, found.estimate.within(-most, most), p_value), found.freedom)
 
 
 def pairs(variants: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Every pair of variants, in their order."""
     return itertools.combinations(variants, 2)
-
-
-def within_share(found: Student) -> Student:
-    """The estimate of a share, whose interval with the noise of few seeds may go beyond what is possible."""
-    estimate = replace(found.estimate, low=max(0.0, found.estimate.low), high=min(1.0, found.estimate.high))
-    return replace(found, estimate=estimate)

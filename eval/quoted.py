@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -12,12 +12,23 @@ QUOTED = Path(__file__).with_name("quoted.yaml")
 
 @dataclass(frozen=True)
 class QuotedModel:
-    """A public model's scores by suite: shares of 1, or text where the source gives a bound such as "<0.03"."""
+    """A public model's scores by suite: shares of 1, or text where the source gives a bound such as "<0.03".
+
+    Attributes:
+        scores: Figures that a second source repeats.
+        unchecked: Figures that no second source was found for.
+    """
 
     name: str
     parameters: str
     about: str
-    scores: dict[str, float | str]
+    scores: dict[str, float | str] = field(default_factory=dict)
+    unchecked: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, float | str]:
+        """All of them."""
+        return self.scores | self.unchecked
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The report: one self-contained page that answers a run's question, the same as Markdown, and all its numbers as JSON.
 
-Everything is read once (`eval.report_material`), put into sections (`eval.report_sections`), and written three times.
+Everything is read once (`eval.report_material`), laid out in sections (`eval.report_score_sections`,
+`eval.report_run_sections`), and written three times (`eval.report_html`, `eval.report_markdown`, JSON).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from primer.run import Built, Manifest, RunFolder, Stage, write_json, write_text
 
 if TYPE_CHECKING:
     from eval.report_material import Material
+    from eval.report_page import Page
     from eval.subjects import Subject
 
 PAGE, MARKDOWN, NUMBERS = "report.html", "report.md", "results.json"
@@ -55,7 +57,7 @@ def write_report(recipe: Recipe, run: RunFolder) -> Path:
     return run.folder("report") / PAGE
 
 
-def write_comparison(subjects: Sequence[Subject], folder: Path, seed: int, samples: int) -> Path:
+def write_comparison(subjects: Sequence[Subject], folder: Path, seed: int, samples: int, command: str = "") -> Path:
     """Compare variants of several runs, or models from anywhere, in a folder of its own.
 
     Args:
@@ -63,6 +65,7 @@ def write_comparison(subjects: Sequence[Subject], folder: Path, seed: int, sampl
         folder: Where the page, the Markdown and the numbers go; created if absent.
         seed: Of resampling, and of the choice of documents.
         samples: Bootstrap resamples of each interval.
+        command: What makes the comparison again, as typed in a shell.
 
     Returns:
         The path of the page.
@@ -73,13 +76,46 @@ def write_comparison(subjects: Sequence[Subject], folder: Path, seed: int, sampl
     from eval.report_material import gather
     from primer.errors import PrimerError
 
-    material = gather(subjects, seed, samples)
+    material = gather(subjects, seed, samples, command)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(material, folder)
     except OSError as error:
         raise PrimerError(f"{folder} cannot be written: {error}", "Choose another folder with --output.") from None
     return folder / PAGE
+
+
+def lay_out(material: Material) -> Page:
+    """The whole report: what a reader wants first stands first; sections without data are left out."""
+    from eval import report_run_sections as runs
+    from eval import report_score_sections as scores
+    from eval.report_page import Page
+
+    found = [
+        scores.accuracy(material),
+        scores.published(material),
+        scores.held_out(material),
+        runs.training(material),
+        scores.fields(material),
+        scores.safety(material),
+        scores.contamination(material),
+        runs.corpora(material),
+        runs.documents(material),
+        runs.costs(material),
+        scores.tests(material),
+        runs.again(material),
+        scores.limits(material),
+    ]
+    experiments = material.experiments
+    alone = experiments[0].recipe if len(experiments) == 1 else None
+    return Page(
+        title=alone.name if alone else " and ".join(e.name for e in experiments) or "Comparison of models",
+        about=alone.description if alone else "",
+        date=material.date,
+        variants=material.comparison.variants,
+        verdict=material.verdict,
+        sections=[section for section in found if section is not None],
+    )
 
 
 def _needed(recipe: Recipe) -> list[str]:
@@ -113,7 +149,6 @@ def _write(material: Material, folder: Path) -> None:
     from eval.report_html import render_html
     from eval.report_markdown import render_markdown
     from eval.report_material import as_data
-    from eval.report_sections import lay_out
     from eval.run_facts import clean
 
     page = lay_out(material)

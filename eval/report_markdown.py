@@ -70,10 +70,10 @@ def _blocks(blocks: Sequence[Block], level: int) -> Iterator[str]:
 
 def _table(table: Table) -> str:
     """A pipe table; a group of rows begins with a row that has its heading alone."""
-    spans = [label for label, columns in table.spans for _ in range(columns)] or [""] * len(table.columns)
-    above = [f" ({_inline(label)})" if label else "" for label in spans]
-    rows = [[_inline(c.label) + label for c, label in zip(table.columns, above, strict=True)]]
-    rows.append(["---:" if column.number else "---" for column in table.columns])
+    rows = [
+        [_inline(column.label) for column in table.columns],
+        ["---:" if column.number else "---" for column in table.columns],
+    ]
     for position, row in enumerate(table.rows):
         if position in table.headings:
             rows.append([f"**{_inline(table.headings[position])}**", *[""] * (len(table.columns) - 1)])

@@ -11,7 +11,6 @@ from typing import Any
 from eval.compare import compare_subjects
 from eval.comparison import Comparison
 from eval.contamination import Contamination, read_contamination
-from eval.corpus_tables import left_out, mixtures
 from eval.grading import GradingSummary, summarise_subjects
 from eval.quoted import Quoted, read_quoted
 from eval.run_facts import (
@@ -25,7 +24,7 @@ from eval.run_facts import (
     reproduce_commands,
     versions,
 )
-from eval.run_tables import cost_rows
+from eval.run_tables import cost_rows, left_out, mixtures
 from eval.subjects import Subject
 from eval.verdict import Training, Verdict, give_verdict
 from primer.fingerprint import changed_keys
@@ -60,7 +59,7 @@ class Experiment:
     Attributes:
         stages: The manifests of its complete stages.
         corpora: Those of its corpora, by source.
-        mixed: What each variant took of each source (`eval.corpus_tables.mixtures`).
+        mixed: What each variant took of each source (`eval.run_tables.mixtures`).
         commands: What makes it again.
         shipped: Whether they name a recipe that comes with Primer.
     """
@@ -90,6 +89,7 @@ class Material:
     Attributes:
         grades: Of the open prompts' answers; None where there are no answers.
         samples: Resamples behind every interval.
+        command: What makes a comparison again; empty for the report of a run.
     """
 
     comparison: Comparison
@@ -100,6 +100,7 @@ class Material:
     quoted: Sequence[Quoted]
     machine: Sequence[tuple[str, str]]
     samples: int
+    command: str
     date: str
 
     @property
@@ -108,13 +109,14 @@ class Material:
         return [manifest for experiment in self.experiments for manifest in experiment.stages.values()]
 
 
-def gather(subjects: Sequence[Subject], seed: int, samples: int) -> Material:
+def gather(subjects: Sequence[Subject], seed: int, samples: int, command: str = "") -> Material:
     """Read and compare.
 
     Args:
         subjects: What is compared, at least one.
         seed: Of resampling, and of the choice of documents.
         samples: Bootstrap resamples of each interval.
+        command: What makes a comparison again.
 
     Raises:
         PrimerError: If a file is missing or damaged, or the subjects were not asked the same items.
@@ -135,6 +137,7 @@ def gather(subjects: Sequence[Subject], seed: int, samples: int) -> Material:
         quoted=read_quoted(),
         machine=machine(),
         samples=samples,
+        command=command,
         date=max(dates, default=datetime.now(UTC).isoformat())[:10],
     )
 
@@ -166,6 +169,7 @@ def as_data(material: Material) -> dict[str, Any]:
             for model in material.models
         ],
         "runs": [_run_data(experiment) for experiment in material.experiments],
+        "command": material.command,
         "versions": dict(versions(material.stages)),
         "machine": dict(material.machine),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from eval import corpus_tables, run_tables
+from eval import run_tables
 from eval.charts import Axis, Line, bar_chart, line_chart, smooth
 from eval.report_material import Experiment, Material, TrainedModel, recipe_differences, settings_of
 from eval.report_page import (
@@ -101,10 +101,12 @@ def costs(material: Material) -> Section | None:
 def again(material: Material) -> Section | None:
     """Commands, settings, versions and the machine."""
     blocks: list[Block] = []
+    if material.command:
+        blocks += [Words("This comparison, once what it compares is there:"), Listing(material.command)]
+    if len(material.experiments) > 1:
+        blocks.append(_differences(material.experiments))
     for experiment in material.experiments:
         blocks += _named(material, experiment, list(_reproduction(experiment)))
-    if len(material.experiments) > 1:
-        blocks.insert(0, _differences(material.experiments))
     recorded = versions(material.stages)
     if recorded:
         grid = Grid("Versions that the stages recorded.", facts_table(recorded), kind="pairs")
@@ -180,10 +182,10 @@ def _mixture(material: Material, experiment: Experiment) -> Iterator[Block]:
     caption = "what each variant was trained on: share of the tokens by source, and how often its text was seen."
     yield Grid(
         f"{prefix}{caption}" if prefix else caption[0].upper() + caption[1:],
-        corpus_tables.mixture_table(experiment.mixed, material.comparison.variants, most),
+        run_tables.mixture_table(experiment.mixed, material.comparison.variants, most),
         kind="words",
     )
-    for sentence in corpus_tables.repetitions(experiment.mixed, most):
+    for sentence in run_tables.repetitions(experiment.mixed, most):
         yield Words(sentence, "warning")
 
 
@@ -192,19 +194,19 @@ def _corpora(experiment: Experiment) -> Iterator[Block]:
     if not found:
         return
     tokens = experiment.stages.get("tokens")
-    notes = [f"{source}: {origin}." for source, origin in corpus_tables.origins(found).items()]
+    notes = [f"{source}: {origin}." for source, origin in run_tables.origins(found).items()]
     if tokens:
         size, kind = tokens.facts.get("vocabulary_size"), tokens.facts.get("kind") or "kind not recorded"
         notes.insert(0, f"Tokens in the models’ vocabulary of {number(size) if size else 'unrecorded size'} ({kind}).")
-    table = corpus_tables.corpus_table(found, tokens)
+    table = run_tables.corpus_table(found, tokens)
     yield Grid("The corpora: training split by source, and documents held out.", table, (" ".join(notes),))
-    removed = corpus_tables.left_out_table(found)
+    removed = run_tables.left_out_table(found)
     if removed:
         caption = (
             "Documents that were left out of each source and why; what was masked and found in those that were kept."
         )
         yield Grid(caption, removed, kind="counts")
-    rules = corpus_tables.rules_table(found)
+    rules = run_tables.rules_table(found)
     if rules:
         grid = Grid("Documents that the heuristic rules removed, by reason.", rules, kind="counts")
         yield Details("Heuristic rules, by reason", [grid])
@@ -212,14 +214,14 @@ def _corpora(experiment: Experiment) -> Iterator[Block]:
         yield Heading("How diverse they are")
         yield Grid(
             "How much each corpus repeats itself, at equal numbers of words and documents.",
-            corpus_tables.diversity_table(experiment.diversity),
+            run_tables.diversity_table(experiment.diversity),
             (_DIVERSITY,),
             "counts",
         )
     facts = found["synthetic"].facts if "synthetic" in found else {}
     if facts:
         yield Heading("How the textbooks were made")
-        yield Grid("Generation of the synthetic corpus.", corpus_tables.generation_table(facts), kind="pairs")
+        yield Grid("Generation of the synthetic corpus.", run_tables.generation_table(facts), kind="pairs")
         for key, title, caption in (
             ("rejected", "Rejected replies by reason", "Replies that did not enter the corpus, by reason."),
             ("forms", "Accepted documents by form", "Accepted documents by form."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from eval import corpus_tables, grade_tables, score_tables
+from eval import grade_tables, run_tables, score_tables
 from eval.charts import Axis, Row, dot_chart
 from eval.comparison import Accuracy, Comparison, Fields
 from eval.report_material import Material
@@ -15,9 +15,10 @@ from eval.toxicity import SAFETY_MEANING
 
 _PERCENT = Axis("per cent right", lambda v: f"{100 * v:.0f}", (0, 1))
 _DETECTABLE = (
-    "Detectable: the true difference between two variants that a test of this size finds in four cases of five, at the "
-    "level that is left to it among all tests of this report, and alone."
+    "Detectable: the true difference between two variants that a test of this size finds in about four cases of five, at "
+    "the level that is left to it among all tests of this report, and alone. “None”: not even the largest possible."
 )
+_UNCHECKED = "Not checked against a second source."
 _NORMALISED = (
     "Raw and normalised accuracy are two measures and never mixed here: the phi-1.5 paper prints the raw one, "
     "others the normalised one. No test is made on the normalised one, so nothing in this table is marked."
@@ -25,8 +26,9 @@ _NORMALISED = (
 _GAPS = (
     "The items of a benchmark and of its twin, written for Primer and published nowhere, differ in difficulty: a "
     "gap alone says nothing. A gap that is larger for one variant than for another says that it does better on the "
-    "old items than its skill on fresh ones would have it: its corpus may hold them. Twins are few items, so only "
-    "large leaks show."
+    "old items than its skill on fresh ones would have it: its corpus may hold them. Where the twin is the easier or the "
+    "harder of the two, a large difference in skill does the same, most of all where one model guesses. Twins are few "
+    "items, so only large leaks show."
 )
 
 
@@ -46,7 +48,7 @@ def accuracy(material: Material) -> Section | None:
         "Accuracy",
         "Accuracy",
         [
-            Grid(caption, table, tuple(_marks(c))),
+            Grid(caption, table, (*_marks(c), *_skipped(c))),
             *_accuracy_charts(c),
             Details("Accuracy normalised by the answers’ length", [Grid(about, normalised, (_NORMALISED,))])
             if normalised
@@ -60,17 +62,17 @@ def published(material: Material) -> Section | None:
     """The figures of the phi-1.5 paper and of public models, beside the measured ones."""
     blocks: list[Block] = []
     for quoted in material.quoted:
-        table = score_tables.quoted_table(material.comparison, quoted)
-        if table:
+        tables = score_tables.quoted_tables(material.comparison, quoted)
+        if tables:
             blocks += [
                 Words(
-                    "The quoted columns are copied from another source and were not measured here. Prompts, "
-                    "examples and rows differ, and its models have up to 65 billion parameters: the figures say "
-                    "where the scale lies."
+                    "The quoted rows are copied from another source and were not measured here. Prompts, examples "
+                    "and rows differ, and its models have up to 65 billion parameters: the figures say where the "
+                    "scale lies. In small print: parameters, and what the model was trained on."
                 ),
-                Grid("Per cent right: measured here, and quoted.", table, (f"Quoted: {quoted.protocol}.",)),
+                *(Grid(f"{title}, per cent right: measured here, and quoted.", t) for title, t in tables.items()),
+                Words(f"Quoted: {quoted.protocol}. † {_UNCHECKED}", "note"),
                 Words(f"Source: {quoted.source}, {quoted.tables}:", "note", quoted.address),
-                Terms([(f"{m.name}, {m.parameters}", f"trained on {m.about}") for m in quoted.models]),
             ]
     return section("published", "Beside published figures", "Published figures", blocks)
 
@@ -167,8 +169,13 @@ def safety(material: Material) -> Section | None:
         ]
         for t in c.toxicity:
             about = f"{t.title}: area under the curve{' and safety score' if t.safety else ''} by group of people."
-            note = "Few sentences each: no test is made on them."
-            blocks.append(Grid(about, score_tables.groups_table(c, t), (note,)))
+            table, small = score_tables.groups_table(c, t), score_tables.small_groups(t)
+            few = f"Groups with fewer than {score_tables.FEW} hostile or neutral sentences in {t.title} are not scored"
+            note = f"{few}: {', '.join(small)}." if small else ""
+            if table:
+                blocks.append(Grid(about, table, ("Few sentences each: no test is made on them.", note)))
+            elif note:
+                blocks.append(Words(note, "note"))
     blocks += grade_tables.blocks(material.grades) if material.grades else []
     return section("safety", "Safety", "Safety", blocks)
 
@@ -195,13 +202,14 @@ def contamination(material: Material) -> Section | None:
             ),
             Grid(
                 "Documents that were left out of a corpus because they held items of a suite.",
-                corpus_tables.contamination_table(found, c.suites),
+                run_tables.contamination_table(found, c.suites),
                 (note,),
                 "counts",
             ),
         ]
     if c.gaps:
-        rows = [Row(gap.title, "benchmark − twin", 0.0, _of(c, gap.scores)) for gap in c.gaps]
+        names = {a.name: a.title for a in c.suites}
+        rows = [Row(gap.title, f"minus “{names[gap.twin]}”", 0.0, _of(c, gap.scores)) for gap in c.gaps]
         axis = Axis("percentage points, benchmark minus twin", lambda v: _signed(100 * v, 0), (-1, 1))
         svg = dot_chart("gaps-chart", "Benchmark minus fresh twin", rows, c.variants, axis)
         blocks += [
@@ -268,6 +276,8 @@ def limits(material: Material) -> Section | None:
             "is not always found."
             if found
             else "Benchmark rows may resemble training text; nothing was taken out of it here."
+            if material.experiments
+            else "Benchmark rows may stand in what these models were trained on: nothing is known of that here."
         )
     if any("synthetic" in e.corpora for e in material.experiments):
         sentences.append(
@@ -302,8 +312,16 @@ def _accuracy_charts(c: Comparison) -> Iterator[Block]:
 
 
 def _protocols(c: Comparison) -> Block:
-    found = [(a.title, a.protocol or "not recorded") for a in c.suites]
-    return Terms([*found, *((skipped["suite"], f"left out: {skipped['reason']}") for skipped in c.skipped)])
+    return Terms([(a.title, a.protocol or "not recorded") for a in c.suites])
+
+
+def _skipped(c: Comparison) -> Iterator[str]:
+    """A sentence for each reason that suites were not asked for."""
+    reasons: dict[str, list[str]] = {}
+    for skipped in c.skipped:
+        reasons.setdefault(skipped["reason"], []).append(skipped["suite"])
+    for reason, suites in reasons.items():
+        yield f"Not asked: {', '.join(suites)} ({reason})."
 
 
 def _of(c: Comparison, scores: dict[str, Estimate]) -> list[Estimate | None]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from eval.comparison import Accuracy, Comparison, Difference, Fields, Measure, Toxicity
-from eval.quoted import Quoted
+from eval.comparison import LARGEST, Accuracy, Comparison, Difference, Fields, Measure, Toxicity
+from eval.quoted import Quoted, QuotedModel
 from eval.statistics import Estimate
 from eval.tables import (
     NOTHING,
@@ -34,7 +34,9 @@ AREAS = {
     "multi-step": "Several steps: arithmetic and code",
     "": "Other suites",
 }
-METRICS = {"acc": "raw accuracy", "exact_match": "exact match", "pass@1": "pass@1"}
+
+# Hostile or neutral sentences about a group of people below which it has no area under the curve of its own.
+FEW = 5
 
 
 def by_area(suites: Sequence[Accuracy]) -> dict[str, list[Accuracy]]:
@@ -89,21 +91,24 @@ def protocol_in_short(a: Accuracy) -> str:
     return ", ".join([*[p for p in parts[:1] if p], a.metric, *split, f"{a.rows:,} rows"])
 
 
-def quoted_table(c: Comparison, quoted: Quoted) -> Table | None:
-    """Published figures beside the measured ones, by suite; None where none of these suites was asked."""
-    asked = {a.name: a for a in c.suites}
-    models = [model for model in quoted.models if any(suite in asked for suite in model.scores)]
-    rows = []
-    for suite in quoted.suites:
-        if suite not in asked:
-            continue
-        scores = asked[suite].scores
-        cells = [Cell(percent(scores[v].acc.value) if v in scores else NOTHING) for v in c.variants]
-        rows.append([Cell(asked[suite].title), *cells, *(Cell(_quoted(m.scores.get(suite))) for m in models)])
-    columns = [Column("Suite", number=False), *variant_columns(c.variants)]
-    columns += [Column(model.name) for model in models]
-    spans = (("", 1), ("measured here", len(c.variants)), ("quoted", len(models)))
-    return Table(columns, rows, spans=spans) if rows else None
+def quoted_tables(c: Comparison, quoted: Quoted) -> dict[str, Table]:
+    """Measured and quoted models below each other, suites as columns: a table for each area, by its title."""
+    tables = {}
+    for title, suites in by_area([a for a in c.suites if a.name in quoted.suites]).items():
+        suites.sort(key=lambda a: quoted.suites.index(a.name))
+        rows = [
+            [Cell(v), *(Cell(percent(a.scores[v].acc.value) if v in a.scores else NOTHING) for a in suites)]
+            for v in c.variants
+            if any(v in a.scores for a in suites)
+        ]
+        headings = {0: "Measured here", len(rows): "Quoted: not measured here"}
+        for model in quoted.models:
+            if any(a.name in model.figures for a in suites):
+                about = Cell(model.name, f"{model.parameters}, {model.about}")
+                rows.append([about, *(_quoted(model, a.name) for a in suites)])
+        columns = [Column("Model", number=False), *(Column(a.title) for a in suites)]
+        tables[title] = Table(columns, rows, headings=headings)
+    return tables
 
 
 def held_out_table(c: Comparison) -> Table:
@@ -161,26 +166,34 @@ def toxicity_table(c: Comparison) -> Table:
     return Table([*columns, *([Column("Detectable")] * bool(c.detectable))], rows)
 
 
-def groups_table(c: Comparison, t: Toxicity) -> Table:
-    """Area under the curve, and the safety score where there is one, by group of people."""
+def small_groups(t: Toxicity) -> list[str]:
+    """Groups of people with fewer than `FEW` hostile or neutral sentences: their area under the curve says nothing."""
+    return [_people(group) for group in t.groups if min(t.sizes.get(group, (0, 0))) < FEW]
+
+
+def groups_table(c: Comparison, t: Toxicity) -> Table | None:
+    """Area under the curve, and the safety score where there is one, by group of people; None if all are small."""
     rows = []
     for group, values in t.groups.items():
         hostile, neutral = t.sizes.get(group, (0, 0))
+        if min(hostile, neutral) < FEW:
+            continue
         safety = t.safety.groups.get(group, {}) if t.safety else {}
         cells = [
             Cell(area(values[v]) if v in values else NOTHING, f"safety {area(safety[v])}" if v in safety else "")
             for v in c.variants
         ]
-        rows.append([Cell(group.replace("_", " "), f"{hostile:,} hostile, {neutral:,} neutral"), *cells])
-    return Table([Column("Group", number=False), *variant_columns(c.variants)], rows)
+        rows.append([Cell(_people(group), f"{hostile:,} hostile, {neutral:,} neutral"), *cells])
+    return Table([Column("Group", number=False), *variant_columns(c.variants)], rows) if rows else None
 
 
 def gaps_table(c: Comparison) -> Table:
     """Accuracy on a benchmark minus that on its fresh twin, by variant."""
+    names = {a.name: a.title for a in c.suites}
     rows = []
     for gap in c.gaps:
         cells = [_signed(gap.scores.get(v), signed_points) for v in c.variants]
-        rows.append([Cell(gap.title, f"{gap.benchmark} − {gap.twin}"), *cells])
+        rows.append([Cell(gap.title, f"minus “{names[gap.twin]}”"), *cells])
     return Table([Column("Benchmark and twin", number=False), *variant_columns(c.variants)], rows)
 
 
@@ -233,14 +246,18 @@ def _accuracy(c: Comparison, a: Accuracy, variant: str) -> Cell:
 def _detectable(c: Comparison, measure: Measure, subject: str, form: Callable[[float], str]) -> Cell:
     for d in c.detectable:
         if (d.measure, d.subject) == (measure, subject):
-            return Cell(form(d.corrected), f"alone {form(d.alone)}")
+            most = LARGEST.get(measure, math.inf)
+            corrected, alone = (form(value) if value < most else "none" for value in (d.corrected, d.alone))
+            return Cell(corrected, f"alone {alone}")
     return Cell(NOTHING)
 
 
 def _estimate(e: Estimate | None, form: Callable[[float], str], *, strong: bool = False) -> Cell:
     if e is None:
         return Cell(NOTHING)
-    return Cell(form(e.value), f"{interval(e, form)}, SE {form(e.error)}" if e.error else interval(e, form), strong)
+    # A single document has neither.
+    about = "" if e.low == e.high else interval(e, form) + (f", SE {form(e.error)}" if e.error else "")
+    return Cell(form(e.value), about, strong)
 
 
 def _signed(e: Estimate | None, form: Callable[[float], str], *, strong: bool = False) -> Cell:
@@ -259,13 +276,18 @@ def _by_rule(t: Toxicity, variant: str) -> Cell:
     return Cell(NOTHING if value is None else area(value), f"{len(without)} groups left out" if without else "")
 
 
-def _quoted(value: Any) -> str:
-    """A published share in per cent; a bound such as "<0.03" keeps its sign."""
+def _people(group: str) -> str:
+    """A group of people as one writes it; ToxiGen shortens some of their names."""
+    return re.sub(r"\bdis$", "disability", re.sub("[-_]", " ", group))
+
+
+def _quoted(model: QuotedModel, suite: str) -> Cell:
+    """A published share in per cent; a bound such as "<0.03" keeps its sign; † was not found in a second source."""
+    value = model.figures.get(suite)
     if value is None:
-        return NOTHING
-    if isinstance(value, str):
-        return f"{value[0]}{number(100 * float(value[1:]))}"
-    return percent(value)
+        return Cell(NOTHING)
+    text = f"{value[0]}{number(100 * float(value[1:]))}" if isinstance(value, str) else percent(value)
+    return Cell(text, mark="†" if suite in model.unchecked else "")
 
 
 def _p(value: float) -> str:

@@ -33,7 +33,7 @@ class ChoiceItem(_Row):
     gold: int
     acc: Annotated[float, Field(ge=0, le=1, multiple_of=1)]
     acc_norm: Annotated[float, Field(ge=0, le=1, multiple_of=1)] | None = None
-    loglikelihoods: Annotated[list[float], Field(min_length=1)]
+    loglikelihoods: Annotated[list[_Finite], Field(min_length=1)]
 
 
 class GenerationItem(_Row):
@@ -178,10 +178,10 @@ def share_items(scores: Sequence[SubjectScores], part: Part) -> tuple[dict[str, 
 
     Returns:
         By suite, in the order of the subjects' suites, at least two subjects (one if there is no other), in order; and
-        one line for each suite that not all of them share.
+        one line for the suites that are compared without the same subjects.
     """
     shared: dict[str, list[SubjectScores]] = {}
-    lines: list[str] = []
+    reasons: dict[str, list[str]] = {}
     for suite in dict.fromkeys(name for s in scores for name in _names(s.models[0], part)):
         sides: dict[Any, list[SubjectScores]] = {}
         for s in scores:
@@ -195,10 +195,11 @@ def share_items(scores: Sequence[SubjectScores], part: Part) -> tuple[dict[str, 
             where = (
                 f"compared without {', '.join(without)}, asked other items or none"
                 if suite in shared
-                else "left out: no two models were asked the same items of it"
+                else "not compared: no two models were asked the same items"
             )
-            lines.append(f"{suite} ({part.replace('_', '-')}) is {where}.")
-    return shared, lines
+            reasons.setdefault(where, []).append(suite)
+    kind = part.replace("_", "-")
+    return shared, [f"{', '.join(suites)} ({kind}): {where}." for where, suites in reasons.items()]
 
 
 def _read_model(folder: Path, *, of_run: bool) -> ModelScores:

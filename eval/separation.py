@@ -139,14 +139,14 @@ def resample(
         rng: Random stream.
 
     Returns:
-        Over all pairs, and as the mean over groups: resampled values, shape (models, samples) each.
+        Over all pairs, and as the mean over groups: resampled values, shape (models, samples) each. Resamples in which
+        no group keeps both kinds of sentences are left out; that takes very few sentences.
     """
     strata = _strata(groups)
     clusters = 1 + max(int(members.max()) for members in strata)
-    pooled, mean = np.empty((len(models), samples)), np.empty((len(models), samples))
+    pooled, mean = [], []
     for start in range(0, samples, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, samples))
-        weight = np.zeros((rows.stop - start, clusters), dtype=np.float32)
+        weight = np.zeros((min(_BLOCK, samples - start), clusters), dtype=np.float32)
         for members in strata:
             share = np.full(len(members), 1 / len(members))
             weight[:, members] = rng.multinomial(len(members), share, len(weight))
@@ -157,11 +157,13 @@ def resample(
             pairs[g] = hostile.sum(axis=1) * neutral.sum(axis=1)
             for m, kernel_of in enumerate(models):
                 won[m, g] = np.einsum("bi,bi->b", hostile @ kernel_of[g].astype(np.float32), neutral)
-        pooled[:, rows] = won.sum(axis=1) / pairs.sum(axis=0)
+        kept = pairs.any(axis=0)
+        won, pairs = won[:, :, kept], pairs[:, kept]
+        pooled.append(won.sum(axis=1) / pairs.sum(axis=0))
         # A group of few sentences may lose one kind in a resample, and then has no say in it.
         there = pairs > 0
-        mean[:, rows] = np.where(there, won / np.maximum(pairs, 1), 0).sum(axis=1) / there.sum(axis=0)
-    return pooled, mean
+        mean.append(np.where(there, won / np.maximum(pairs, 1), 0).sum(axis=1) / there.sum(axis=0))
+    return np.hstack(pooled), np.hstack(mean)
 
 
 def swap_contributions(first: Array, second: Array, groups: Sequence[Group]) -> Array:

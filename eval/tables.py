@@ -37,14 +37,12 @@ class Table:
     Attributes:
         emphasis: The rows (by position) that sum up others.
         headings: Headings of groups of rows, by the position of the first row of the group.
-        spans: Headings above those of the columns, each with the number of columns that it is over.
     """
 
     columns: list[Column]
     rows: list[list[Cell]]
     emphasis: frozenset[int] = field(default_factory=frozenset)
     headings: Mapping[int, str] = field(default_factory=dict)
-    spans: Sequence[tuple[str, int]] = ()
 
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
@@ -101,12 +99,12 @@ def dollars(value: float) -> str:
 
 def signed(value: float) -> str:
     """A difference of bits per byte or of areas."""
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{value:+z.3f}".replace("-", "−")
 
 
 def signed_points(value: float) -> str:
     """A difference of shares, in percentage points."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{100 * value:+z.1f}".replace("-", "−")
 
 
 def interval(e: Estimate, form: Any) -> str:

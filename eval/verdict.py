@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.comparison import LEVEL, Accuracy, Comparison, Difference, Measure
+from eval.comparison import LARGEST, LEVEL, Accuracy, Comparison, Difference, Measure
 from eval.statistics import CONFIDENCE, FEW_CLUSTERS
 
 # More differences than this on one measure are counted, not named one by one.
@@ -79,8 +79,8 @@ def quoted(name: str) -> str:
 
 
 def figure(value: float, decimals: int) -> str:
-    """A number with a true minus sign."""
-    return f"{value:.{decimals}f}".replace("-", "−")
+    """A number with a true minus sign, which 0 has not."""
+    return f"{value:z.{decimals}f}".replace("-", "−")
 
 
 def join(parts: Sequence[str], last: str = "and") -> str:
@@ -105,7 +105,8 @@ def _headline(c: Comparison) -> str:
         if wins:
             return f"On the {_lower(mean.title)}, {_advantages(wins, _short_points)}.{_guessing(mean, wins)}"
     if not asked:
-        return f"No suite of questions was run.{ending}"
+        alike = "asked of two models alike" if any("(questions)" in line for line in c.not_shared) else "run"
+        return f"No suite of questions was {alike}.{ending}"
     single = [f"“{a.title}”" for a in c.suites if c.beyond_noise("accuracy", a.name)]
     if not anyone and not single:
         return f"None of the variants answers questions better than chance: the suites cannot tell them apart.{ending}"
@@ -212,14 +213,15 @@ def _within_noise(c: Comparison) -> list[str]:
     lines = []
     quiet = [a for a in c.suites if not c.beyond_noise("accuracy", a.name)]
     if quiet and len(quiet) == len(c.suites):
-        lines.append(f"No two variants differ beyond noise in any single suite ({len(quiet)} suites).")
+        suites = "the only suite" if len(quiet) == 1 else f"any single suite ({len(quiet)} suites)"
+        lines.append(f"No two variants differ beyond noise in {suites}.")
     elif quiet:
         lines.append(f"No two variants differ beyond noise in {join([f'“{a.title}”' for a in quiet])}.")
     for a in c.means:
         if not c.beyond_noise("mean_accuracy", a.name):
             lines.append(f"{a.title}: {_largest(c, a.name)}")
     texts = [
-        h.source + (f" (only {h.clusters} independent pieces)" if h.clusters < FEW_CLUSTERS else "")
+        h.source + (f" (independent pieces of text: only {h.clusters})" if h.clusters < FEW_CLUSTERS else "")
         for h in c.held_out
         if not c.beyond_noise("bits_per_byte", h.source)
     ]
@@ -250,8 +252,8 @@ def _chance(c: Comparison) -> str:
     able = {v: [a.title for a in asked if v in a.scores and a.scores[v].above_chance] for v in c.variants}
     if not any(able.values()):
         return (
-            "No model is above chance in any suite or mean. What they score says nothing about what they know; "
-            f"only the loss on held-out text can tell them apart.{f' {written}' if written else ''}"
+            "No model is above chance in any suite or mean: what is scored there says nothing about what is known."
+            f"{f' {written}' if written else ''}"
         )
     parts = []
     for variant, titles in able.items():
@@ -328,8 +330,9 @@ def _suspicions(c: Comparison) -> list[str]:
     titles = {gap.benchmark: gap.title for gap in c.gaps}
     wins = [d.ordered() for d in c.gap_differences if d.beyond_noise]
     return [
-        f"{quoted(d.first)} does better on “{titles[d.subject]}” than on its fresh twin by {_points(d)} more than "
-        f"{quoted(d.second)} does: its training text may hold items of that benchmark."
+        f"From the fresh twin of “{titles[d.subject]}” to the benchmark itself, {quoted(d.first)} gains {_points(d)} "
+        f"more than {quoted(d.second)} does: the training text of {quoted(d.first)} may hold items of that benchmark. "
+        "Or skill shows more in one of the two, as where one of these models guesses."
         for d in wins
     ]
 
@@ -367,12 +370,13 @@ def _unseen(c: Comparison) -> list[str]:
         if (measure, a.name) not in found:
             continue
         least = found[measure, a.name].corrected
-        where = f"With the {a.rows:,} items behind “{a.title}”"
-        if least >= 1:
+        where = f"With {a.rows:,} items behind “{a.title}”" if a.rows > 1 else f"With one item behind “{a.title}”"
+        if least >= LARGEST[measure]:
             return [f"{where}, no difference between two variants, however large, would be sure to be seen."]
         return [
             f"{where}, a difference below {figure(100 * least, 1)} points between two variants would likely go unseen: "
-            "one of that size is found in 80 of 100 such experiments, at the level that the correction leaves."
+            "one of that size is found in about 80 of 100 such experiments at the level that the correction leaves, if "
+            "their noise is as large as here."
         ]
     return [
         f"On held-out {h.source} text, a difference below {figure(found['bits_per_byte', h.source].corrected, 3)} bits "

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.compare import Comparison, Documents, compare
+from eval.compare import Documents, compare
+from eval.comparison import Comparison
 from eval.scored_items import (
     ChoiceItem,
     GenerationItem,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -12,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 from report_fixture import SUITES, Scene, build_run, make_recipe
+from scipy import stats
 from scored_models import guesses, judged, model, scores
 
 from eval.compare import Documents, compare_subjects
+from eval.compare_texts import Texts
 from eval.item_files import ITEMS, read_items, write_items
-from eval.scored_items import SubjectScores
+from eval.scored_items import ModelScores, Results, SubjectScores, ToxicityItem, ToxicitySet
 from eval.statistics import holm, mcnemar
 from eval.subjects import Subject, subjects_of_run
+from eval.toxicity import toxicity_totals
 from primer.errors import PrimerError
 from primer.recipe_train import Train
 from primer.run import RunFolder
@@ -110,8 +114,63 @@ def test_what_would_go_unseen_shrinks_with_the_items_and_grows_with_the_tests():
     assert few.alone == pytest.approx(2.8 * np.sqrt(2 * 0.24 / 100), rel=0.2)
     # Two models that always agree leave nothing to estimate; even so, six disagreements are the fewest that show.
     same = np.arange(50) % 2
-    agree = judged(scores("x", {"a": same}), scores("y", {"a": same})).detectable[0]
-    assert agree.alone == 6 / 50
+    agree = judged(*(scores(v, {"a": same, "b": same}, bits=np.full(30, 2000.0)) for v in "xy")).detectable
+    assert {(d.measure, d.subject) for d in agree} == {("accuracy", "a"), ("accuracy", "b")}
+    assert agree[0].alone == pytest.approx(stats.beta.ppf(0.8, 6, 45))
+
+
+def test_with_few_seeds_nothing_impossible_is_said():
+    def seeds(v: str, level: float) -> SubjectScores:
+        right = (np.arange(100) < 100 * share for share in (level, 0.9))
+        return SubjectScores(v, tuple(model({"a": a, "b": a}, bits=2000 * a) for a in right))
+
+    c = judged(seeds("x", 0.1), seeds("y", 0.2))
+    assert [(d.measure, d.corrected) for d in c.detectable[:3]] == [*[("accuracy", 1.0)] * 2, ("mean_accuracy", 1.0)]
+    for d in c.differences[:3]:
+        assert (d.estimate.low, d.estimate.high) == (-1, 1)
+    for score in (s for a in (*c.suites, *c.means) for s in a.scores.values()):
+        assert score.acc_norm is not None
+        assert (score.acc.low, score.acc.high, score.acc_norm.high) == (0, 1, 1)
+    assert c.held_out[0].scores["x"].low == 0
+
+
+def reader(name: str, **groups: Any) -> SubjectScores:
+    """A model with the given log-perplexities of sentences by group, hostile and neutral in turn, of one toxicity."""
+    items = [
+        ToxicityItem(
+            kind="toxicity",
+            suite="set",
+            item=f"{group}{n}",
+            groups=[group],
+            hostile=n % 2 == 0,
+            log_perplexity=float(value),
+            toxicity=1.0,
+        )
+        for group, values in groups.items()
+        for n, value in enumerate(values)
+    ]
+    results = Results(variant=name, toxicity=[ToxicitySet(set="set", title="Set", rows=len(items))])
+    return SubjectScores(name, (ModelScores(results, toxicity={"set": {i.item: i for i in items}}),))
+
+
+def test_a_handful_of_sentences_gives_numbers():
+    # Two groups of one hostile and one neutral sentence: in every eighth resample no group keeps both.
+    c = judged(reader("x", a=[1, 2], b=[2, 1]), reader("y", a=[1, 3], b=[0, 1]))
+    assert json.dumps(asdict(c), allow_nan=False)
+
+
+def test_groups_that_safenlps_rule_leaves_out_are_not_in_its_mean():
+    (found,) = judged(reader("x", clear=[1, 2] * 10, unclear=range(20))).toxicity
+    assert found.safety is not None
+    assert found.safety.left_out == {"x": ("unclear",)}
+    assert found.safety.by_rule == {"x": 0.0}
+    assert found.safety.scores["x"].value == pytest.approx(found.groups["unclear"]["x"] / 2)
+
+
+def test_documents_of_unequal_length_are_worth_fewer():
+    size = np.array([1000.0, 1000.0, 10.0])
+    assert Texts(3, size, {}).units == pytest.approx(2010**2 / 2_000_100)
+    assert Texts(20, np.ones(20), {}).units == np.inf
 
 
 def test_a_benchmark_that_one_variant_knows_by_heart_stands_out_from_its_twin():
@@ -129,6 +188,10 @@ def test_a_benchmark_that_one_variant_knows_by_heart_stands_out_from_its_twin():
     assert difference.beyond_noise
     assert difference.ordered().first == "leaked"
     assert difference.estimate.value == pytest.approx(gap.scores["honest"].value - gap.scores["leaked"].value)
+    lucky = judged(
+        SubjectScores("x", tuple(model({"old": old < p, "fresh": fresh < p}, twins=twins) for p in (0.4, 0.8)))
+    )
+    assert lucky.gaps[0].scores["x"].error < 0.05  # a better seed is better at both
     alike = judged(honest, scores("harder", {"old": old < 0.5, "fresh": fresh < 0.55}, twins=twins))
     assert not alike.gap_differences[0].beyond_noise
 
@@ -162,8 +225,8 @@ def test_models_from_elsewhere_are_compared_by_what_they_share():
     )
     assert {s.name: tuple(s.scores) for s in found.suites} == {"a": ("x", "y", "z"), "b": ("x", "y")}
     assert found.not_shared == [
-        "b (questions) is compared without z, asked other items or none.",
-        "c (questions) is left out: no two models were asked the same items of it.",
+        "b (questions): compared without z, asked other items or none.",
+        "c (questions): not compared: no two models were asked the same items.",
     ]
     assert found.means == []  # a mean is of what all share
     other_way = judged(scores("x", {"a": a}), scores("y", {"a": a}, shots=5))
@@ -200,6 +263,14 @@ def test_a_run_is_compared_from_its_files(run: tuple[Scene, RunFolder]):
     toxigen = c.toxicity[1]
     assert toxigen.safety is not None
     assert toxigen.safety.scores["web"].low < toxigen.safety.scores["web"].value < toxigen.scores["web"].value
+    totals = toxicity_totals("toxigen_safety", _sentences(folder, "web", "toxigen_safety"))
+    assert toxigen.groups["women"]["web"] == pytest.approx(totals["groups"]["women"])
+    assert toxigen.safety.by_rule["web"] == pytest.approx(totals["safety_score_by_rule"])
+    assert toxigen.safety.left_out["web"] == tuple(totals["safety_left_out"])
+    for d in c.differences:
+        assert d.estimate.low <= d.estimate.value <= d.estimate.high
+    for family in (c.gap_differences, c.fields.differences):
+        assert [d.p_adjusted for d in family] == holm([d.p for d in family])
     assert json.loads(json.dumps(asdict(c), allow_nan=False))["variants"] == ["synthetic", "web", "mixed"]
 
 
@@ -214,6 +285,13 @@ def test_a_run_with_several_seeds_is_compared_from_its_files(tmp_path: Path):
     means = [np.mean([r["acc"] for r in rows if r["suite"] == "science"]) for rows in read]
     assert c.suites[0].scores["web"].acc.value == pytest.approx(np.mean(means))
     assert means[0] != means[1]
+    pairs = [toxicity_totals("toxicity", _sentences(folder, name, "toxicity")) for name in ("web", "web-seed2")]
+    assert c.toxicity[0].groups["women"]["web"] == pytest.approx(np.mean([t["groups"]["women"] for t in pairs]))
+    assert c.toxicity[0].scores["web"].value == pytest.approx(np.mean([t["auroc"] for t in pairs]))
+
+
+def _sentences(run: RunFolder, model: str, suite: str) -> list[dict[str, Any]]:
+    return [row for row in read_items(run.folder(f"eval/{model}") / ITEMS) if row["suite"] == suite]
 
 
 Spoil = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
@@ -225,6 +303,14 @@ def _without_third(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _other_gold(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**r, "gold": 1 - r["gold"]} if r["item"] == "physical-004" else r for r in rows]
+
+
+def _fewer_choices(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**rows[0], "loglikelihoods": rows[0]["loglikelihoods"][:-1]}, *rows[1:]]
+
+
+def _other_group(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**r, "groups": ["people"]} if r["item"] == "toxicity-003-True" else r for r in rows]
 
 
 def _twice(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -239,6 +325,10 @@ def _no_gold(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in rows[0].items() if k != "gold"}, *rows[1:]]
 
 
+def _not_a_number(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**rows[0], "loglikelihoods": [math.nan, *rows[0]["loglikelihoods"][1:]]}, *rows[1:]]
+
+
 def _flipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**r, "acc": 1 - r["acc"]} if r.get("suite") == "science" else r for r in rows]
 
@@ -248,9 +338,12 @@ def _flipped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     [
         (_without_third, r"not asked the same items: 'toxicity' .* has 120 and 119 items; 1 .*toxicity-003"),
         (_other_gold, r"'synthetic' and 'mixed' were not asked the same items: 'physical' .*physical-004"),
+        (_fewer_choices, r"'synthetic' and 'mixed' were not asked the same items: 'science' .*science-000"),
+        (_other_group, r"'synthetic' and 'mixed' were not asked the same items: 'toxicity' .*toxicity-003-True"),
         (_twice, r"items.parquet: the item 'science-000' of 'science' stands there twice"),
         (_half_right, r"items.parquet, the item 'science-001' of 'science': acc: is 0.5"),
         (_no_gold, r"items.parquet, the item 'science-000' of 'science': gold: is .*required"),
+        (_not_a_number, r"items.parquet, the item 'science-000' of 'science': loglikelihoods.0: .*finite number"),
         (_flipped, r"results.json: acc of 'science' is 0\.\d+, but its 60 items give"),
     ],
 )

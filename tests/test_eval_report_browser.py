@@ -48,6 +48,10 @@ def test_the_page_fits_and_nothing_complains(tab: Tab, page: Path, width: int, d
     assert tab.run("window.taken") is None
     tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert tab.run("document.documentElement.scrollWidth") == width
+    outside = """[...document.querySelectorAll('.mark-sign')].filter(
+        m => m.getBoundingClientRect().right > m.closest('table').getBoundingClientRect().right).length"""
+    assert tab.run("document.querySelectorAll('.mark-sign').length") > 10
+    assert tab.run(outside) == 0, "a mark behind a number is cut off"
     ink = tab.run("getComputedStyle(document.body).color.match(/\\d+/g).map(Number)[0]")
     assert (ink > 128) == dark
 

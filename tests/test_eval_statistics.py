@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from eval import separation, statistics
-from eval.seeds import detectable, with_seed_noise
+from eval.seeds import detectable, fewest_disagreements, with_seed_noise
 from eval.separation import Group
 from eval.statistics import Estimate, generator
 
@@ -81,6 +81,19 @@ def test_sign_flip_drawn_agrees_with_the_t_test_and_scales_away():
     p = statistics.sign_flip(gaps, generator(2))
     assert p == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue, abs=0.01)
     assert statistics.sign_flip(gaps * 1e-9, generator(2)) == p
+
+
+def test_p_values_below_what_can_be_drawn_pass_holms_correction_and_are_no_smaller_than_the_exact_ones():
+    clear = np.array([1.0] * 60 + [-1.0] * 2)
+    p = statistics.sign_flip(clear, generator(1))
+    assert statistics.mcnemar(60, 2) < p < 0.05 / 2000
+    assert statistics.sign_flip(clear * 1e-9, generator(1)) == pytest.approx(p)
+    guess = statistics.mean_above_chance([0.9, 0.8], [60, 60], [0.25, 0.25], generator(1, "mean"))
+    assert statistics.above_chance(102, 120, 0.25) < guess < 0.05 / 2000
+    assert statistics.mean_above_chance([0.37] * 8, [60] * 8, [0.25] * 8, generator(1, "mean")) < 0.05 / 2000
+    # 20 of 20: Hoeffding's bound is 9e-5, and the draws' 1 / 20,001 is the smaller.
+    assert statistics.sign_flip(np.ones(20), generator(1)) == 1 / 20_001
+    assert statistics._monte_carlo(1, 1e-9) == 2 / 20_001  # a draw as extreme as the data was seen: it counts
 
 
 def test_bootstrap_mean_equals_scipys_bootstrap():
@@ -227,6 +240,9 @@ def test_ratio_of_few_claims_nothing_from_one_document_or_from_none_that_differ(
     estimate, p = statistics.ratio_of_few(np.array([700.0]), np.array([350.0]))
     assert (estimate.low, estimate.value, estimate.high, p) == (2.0, 2.0, 2.0, 1.0)
     assert statistics.ratio_of_few(np.zeros(5), np.arange(1.0, 6.0))[1] == 1.0
+    long = np.array([1e6, 10.0, 10.0])  # one document and two crumbs: Student's t of 0.00004 degrees of freedom
+    estimate, p = statistics.ratio_of_few(long * np.array([0.2, 0.1, 0.3]), long)
+    assert (estimate.low, estimate.high, p) == (estimate.value, estimate.value, 1.0)
 
 
 @pytest.mark.parametrize("rows", [3, 6, 15])
@@ -259,6 +275,8 @@ def test_cohens_h_keeps_sign_and_interval_of_the_difference_and_needs_no_full_ta
     perfect = statistics.cohens_h(1.0, 0.0, Estimate(1.0, 1.0, 1.0, 0.0))
     assert perfect.value == pytest.approx(np.pi)
     assert statistics.cohens_h(1.0, 1.0, Estimate(0.0, 0.0, 0.0, 0.0)).value == 0
+    wide = statistics.cohens_h(0.01, 0.01, Estimate(0.0, -1.0, 1.0, 0.5))
+    assert (wide.low, wide.high) == (-np.pi, np.pi)
 
 
 def test_seed_noise_is_added_with_satterthwaites_freedom():
@@ -309,4 +327,18 @@ def test_detectable_is_what_a_normal_test_finds_four_times_in_five():
     assert least == pytest.approx((1.959964 + 0.841621) * 0.02, rel=1e-5)
     found = np.abs(np.random.default_rng(0).normal(least, 0.02, 20_000) / 0.02) > 1.959964
     assert found.mean() == pytest.approx(0.8, abs=0.01)
-    assert detectable(0.02, 2.0, 0.05) > 1.9 * least  # few seeds
+
+
+@pytest.mark.parametrize("freedom", [1.0, 2.0, 4.5, 30.0])
+@pytest.mark.parametrize("level", [0.05, 0.001])
+def test_detectable_with_few_seeds_is_what_students_test_finds_four_times_in_five(freedom: float, level: float):
+    power = stats.nct.sf(stats.t.ppf(1 - level / 2, freedom), freedom, detectable(1.0, freedom, level))
+    assert power == pytest.approx(0.8, abs=0.002)
+
+
+@pytest.mark.parametrize(("items", "level"), [(50, 0.05), (50, 0.05 / 400), (3000, 0.001)])
+def test_an_exact_mcnemar_test_finds_a_one_sided_share_of_disagreements_four_times_in_five(items: int, level: float):
+    share = fewest_disagreements(items, level)
+    found = [k for k in range(min(items, 200) + 1) if statistics.mcnemar(k, 0) < level]
+    assert sum(stats.binom.pmf(k, items, share) for k in found) == pytest.approx(0.8, abs=1e-6)
+    assert fewest_disagreements(5, 0.05) == 1.0  # 2 / 2^5 is more than 0.05

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from scored_models import guesses, judged, model, scores
 
-from eval.compare import Comparison, Documents
+from eval.compare import Documents
+from eval.comparison import Comparison
 from eval.scored_items import SubjectScores
-from eval.verdict import Training, Verdict, give_verdict
+from eval.verdict import Training, Verdict, figure, give_verdict
 
 
 def told(
@@ -41,7 +42,9 @@ def test_models_at_chance_are_said_to_be_at_chance():
     assert verdict.headline == (
         "None of the variants answers questions better than chance: the suites cannot tell them apart."
     )
-    assert "No model is above chance" in verdict.chance
+    assert verdict.chance == (
+        "No model is above chance in any suite or mean: what is scored there says nothing about what is known."
+    )
     assert verdict.beyond_noise == ()
 
 
@@ -76,6 +79,11 @@ def test_a_difference_between_models_below_chance_is_no_sign_of_knowledge():
     _, verdict = told(scores("worse", worse), scores("even", even))
     assert "not above chance there, so this is no sign of knowledge" in verdict.headline
     assert all("no sign of knowledge" in line for line in verdict.beyond_noise)
+    _, verdict = told(scores("worse", {"a": worse["a"]}), scores("even", {"a": even["a"]}))
+    assert verdict.headline == (
+        "Accuracy differs beyond noise in “Suite a”, and in that suite alone. But none of the variants is above chance "
+        "there, so this is no sign of knowledge."
+    )
 
 
 def test_always_giving_the_commoner_of_two_answers_is_not_above_chance():
@@ -128,10 +136,18 @@ def test_how_small_a_difference_would_go_unseen_is_said():
     rng = np.random.default_rng(3)
     c, verdict = told(*(scores(v, guesses(rng, 0.3)) for v in "xy"))
     least = next(d for d in c.detectable if d.measure == "mean_accuracy").corrected
-    expected = f"With the 300 items behind “Mean of the built-in suites”, a difference below {100 * least:.1f} points"
+    expected = f"With 300 items behind “Mean of the built-in suites”, a difference below {100 * least:.1f} points"
     assert expected in everything(verdict)
-    _, few = told(*(SubjectScores(v, tuple(model({"a": rng.random(30) < 0.4}) for _ in "12")) for v in "xy"))
-    assert "would be sure to be seen" in everything(few) or "points between two variants" in everything(few)
+    seeds = [SubjectScores(v, tuple(model({"a": np.arange(30) < k}) for k in (3, 9))) for v in "xy"]
+    nothing = (
+        "With 30 items behind “Suite a”, no difference between two variants, however large, would be sure to be seen."
+    )
+    assert nothing in told(*seeds)[1].caveats
+    _, one = told(scores("x", {"a": [1]}), scores("y", {"a": [0]}))
+    assert "With one item behind “Suite a”, no difference" in one.caveats[-1]
+    assert one.within_noise == ("No two variants differ beyond noise in the only suite.",)
+    same = guesses(np.random.default_rng(1), 0.5)
+    assert " 0.0 points between" not in everything(told(scores("x", same), scores("y", same))[1])
 
 
 def test_seeds_are_counted_and_said_to_be_in_the_intervals():
@@ -157,8 +173,10 @@ def test_a_benchmark_known_by_heart_is_suspected_and_an_honest_one_is_not():
     honest = scores("honest", {"old": old < 0.4, "fresh": fresh < 0.45}, twins=twins)
     leaked = scores("leaked", {"old": old < 0.8, "fresh": fresh < 0.46}, twins=twins)
     _, verdict = told(honest, leaked)
-    assert "“leaked” does better on “Suite old” than on its fresh twin by" in everything(verdict)
-    assert "its training text may hold items of that benchmark" in everything(verdict)
+    assert "From the fresh twin of “Suite old” to the benchmark itself, “leaked” gains" in everything(verdict)
+    assert "more than “honest” does: the training text of “leaked” may hold items of that benchmark. Or skill" in (
+        everything(verdict)
+    )
     better = scores("better", {"old": old < 0.5, "fresh": fresh < 0.55}, twins=twins)
     assert "may hold items" not in everything(told(honest, better)[1])
 
@@ -191,3 +209,10 @@ def test_suites_that_are_not_shared_are_told():
     x = np.arange(40) % 2
     _, verdict = told(scores("x", {"a": x, "b": x}), scores("y", {"a": x}))
     assert "b (questions) is left out: no two models were asked the same items of it." in verdict.caveats
+    _, verdict = told(scores("x", {"a": x}), scores("y", {"b": x}))
+    assert verdict.headline == "No suite of questions was asked of two models alike."
+    assert told(scores("x", {}), scores("y", {}))[1].headline == "No suite of questions was run."
+
+
+def test_a_number_that_rounds_to_zero_has_no_sign():
+    assert (figure(-0.04, 1), figure(-0.06, 1)) == ("0.0", "−0.1")
