@@ -15,8 +15,8 @@ from eval.toxicity import SAFETY_MEANING
 
 _PERCENT = Axis("per cent right", lambda v: f"{100 * v:.0f}", (0, 1))
 _DETECTABLE = (
-    "Detectable: the true difference between two variants that a test of this size finds in about four cases of five, at "
-    "the level that is left to it among all tests of this report, and alone. “None”: not even the largest possible."
+    "Detectable: the true difference between two variants that a test of this size finds in about four cases of five, "
+    "at the level that is left to it among all tests of this report, and alone. “None”: not even the largest possible."
 )
 _UNCHECKED = "Not checked against a second source."
 _NORMALISED = (
@@ -26,9 +26,9 @@ _NORMALISED = (
 _GAPS = (
     "The items of a benchmark and of its twin, written for Primer and published nowhere, differ in difficulty: a "
     "gap alone says nothing. A gap that is larger for one variant than for another says that it does better on the "
-    "old items than its skill on fresh ones would have it: its corpus may hold them. Where the twin is the easier or the "
-    "harder of the two, a large difference in skill does the same, most of all where one model guesses. Twins are few "
-    "items, so only large leaks show."
+    "old items than its skill on fresh ones would have it: its corpus may hold them. Where the twin is the easier or "
+    "the harder of the two, a large difference in skill does the same, most of all where one model guesses. Twins are "
+    "few items, so only large leaks show."
 )
 
 

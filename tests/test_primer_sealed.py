@@ -31,7 +31,7 @@ def test_damage_is_named_with_the_file(tmp_path: Path) -> None:
     sealed = seal("some items")
     for damaged in (sealed[:-8], "no header\n" + sealed, sealed.replace("\n", "\n!!", 1), sealed[: len(sealed) // 2]):
         path.write_text(damaged)
-        with pytest.raises(PrimerError, match="x.sealed cannot be read"):
+        with pytest.raises(PrimerError, match=r"x\.sealed cannot be read"):
             read_items(path)
 
 
