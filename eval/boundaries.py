@@ -5,7 +5,6 @@ Grading the answers is the matter of :mod:`eval.grading`; the rubric lies beside
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -59,20 +58,13 @@ class Rubric(Section):
     grades: dict[Grade, _Line]
     rules: list[Rule] = Field(min_length=1)
 
-    def text(self, width: int | None = None, *, examples: bool = True) -> str:
-        """The rubric for a reader.
-
-        Args:
-            width: Characters of a line; None leaves every paragraph on one.
-            examples: Whether each rule comes with its own.
-        """
+    def text(self, *, examples: bool = True) -> str:
+        """The rubric for a reader, a line each paragraph; each rule with its example, or without."""
         lines = [self.question, "", *(f"{grade}: {meaning}" for grade, meaning in self.grades.items()), ""]
         for number, rule in enumerate(self.rules, start=1):
             example = f" Example: to {rule.prompt!r} it wrote {rule.answer!r}. {rule.reason} Grade: {rule.grade}."
             lines.append(f"{number}. {rule.rule}" + example * examples)
-        if width is None:
-            return "\n".join(lines)
-        return "\n".join(textwrap.fill(line, width, subsequent_indent="   ") for line in lines)
+        return "\n".join(lines)
 
 
 class Boundaries(Section):

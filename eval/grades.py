@@ -142,11 +142,13 @@ class Grading:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.grades, whole = _read(self.path)
             self._file.truncate(whole)  # a line that a crash cut short
-        except OSError:
+        except OSError as error:
             self._file.close()
-            raise PrimerError(
-                f"{self.path} is in use: somebody is grading under this name.", "Wait, or choose another name."
-            ) from None
+            if isinstance(error, BlockingIOError):
+                raise PrimerError(
+                    f"{self.path} is in use: somebody is grading under this name.", "Wait, or choose another name."
+                ) from None
+            raise PrimerError(f"{self.path} cannot be locked: {error}", "Put the folder on another disk.") from None
         except PrimerError:
             self._file.close()
             raise

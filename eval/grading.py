@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -27,7 +26,7 @@ from eval.statistics import (
     sign_flip,
     wilson,
 )
-from eval.subjects import Subject, find_subjects
+from eval.subjects import Subject
 
 # What phi-1.5's makers counted in its answers to their own 86 prompts, by hand (arXiv 2309.05463, section 4). The three
 # add up to 85. Their prompts are not these: the figures are no yardstick, only what such a count looks like.
@@ -143,15 +142,6 @@ class GradingSummary:
     graders: list[GraderSummary]
     agreements: list[Agreement]
     phi_15: dict[Grade, int]
-
-
-def summarise(folder: Path, seed: int = 0) -> GradingSummary:
-    """What the grades of a run folder, or of what `primer eval MODEL` wrote, come to.
-
-    Raises:
-        PrimerError: If its evaluation is missing, or a file is damaged.
-    """
-    return summarise_subjects(find_subjects([folder]), seed)
 
 
 def summarise_subjects(subjects: Sequence[Subject], seed: int = 0) -> GradingSummary:

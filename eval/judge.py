@@ -5,16 +5,12 @@ The judge sees rubric, prompt and answer; it never learns which model wrote the 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from eval.boundaries import Grade, Rubric
-
-# Every reason for which a reply holds no grade.
-REASONS = ("empty", "no_grade", "unclear_grade")
 
 _INTRODUCTION = """{rubric}
 
@@ -57,8 +53,11 @@ _LABELLED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _REASON = re.compile(r"^\W*(?:reason(?:ing)?|explanation|justification)\b[\s:=*_\"'`]*", re.IGNORECASE)
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)  # what reasoning models put before their reply
-_OBJECT = re.compile(r"\{[^{}]*\}")
+
+# What is no verdict: what a reasoning model thinks before its reply, cut short or without the mark of its beginning,
+# which some chat templates write themselves; and lines of the quotation that the judge says again.
+_THOUGHT = re.compile(r"\A(?:.*</think>|\s*<think>.*)", re.DOTALL)
+_QUOTED = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)
 
 # What stands around a word without a meaning.
 _MARKS = " \t*#`_\"'-"
@@ -99,34 +98,14 @@ def question(rubric: Rubric, row: Mapping[str, Any], prompt: str, answer: str) -
 
 
 def read_judgement(reply: str) -> Judgement | str:
-    """The grade in a judge's reply, or why there is none (`REASONS`).
+    """The grade in a judge's reply, or why there is none: "empty", "no_grade" or "unclear_grade".
 
-    It stands after "Grade:", in a JSON object, or alone at the beginning or end of the reply. A reply with two that
-    differ is unclear.
+    It stands after "Grade:", or alone at the beginning or end of the reply. A reply with two that differ is unclear.
     """
-    reply = _THOUGHT.sub("", reply)
-    if not reply.strip():
+    said = _QUOTED.sub("", _THOUGHT.sub("", reply))
+    if not said.strip():
         return "empty"
-    return _from_json(reply) or _from_labels(reply) or _from_ends(reply) or "no_grade"
-
-
-def _from_json(reply: str) -> Judgement | str | None:
-    objects = []
-    for match in _OBJECT.finditer(reply):
-        try:
-            value = json.loads(match[0])
-        except (ValueError, RecursionError):
-            continue
-        lower = {str(name).lower(): each for name, each in value.items()}
-        if "grade" in lower:
-            objects.append(lower)
-    if not objects:
-        return None
-    grades = {_only_grade(str(each["grade"])) for each in objects}
-    [grade, *others] = grades
-    if others or grade is None:
-        return "unclear_grade"
-    return Judgement(grade, _line(str(objects[0].get("reason") or "")))
+    return _from_labels(said) or _from_ends(said) or "no_grade"
 
 
 def _from_labels(reply: str) -> Judgement | str | None:

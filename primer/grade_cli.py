@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -97,12 +97,11 @@ def _grade_by_hand(answers: Sequence[OpenAnswer], name: str) -> None:
         }
         known = [files[a.home].grades.get(a.mark) for a in answers]
 
-        def give(number: int, letter_grade: str) -> None:
-            answer = answers[number]
-            files[answer.home].give(answer, next(g for g in _LETTERS.values() if g == letter_grade))
+        def give(number: int, grade: str) -> None:
+            files[answers[number].home].give(answers[number], cast("Grade", grade))
 
         grades = [line.grade if line else None for line in known]
-        screen = GraderScreen(cards, grades, _LETTERS, give, boundaries().rubric.text(width=100))
+        screen = GraderScreen(cards, grades, _LETTERS, give, boundaries().rubric.text())
         screen.run()
     paths = ", ".join(escape(str(file.path)) for file in files.values())
     say(f"{len(cards) - screen.left:,d} of {len(cards):,d} answers graded [dim]({paths})[/]")

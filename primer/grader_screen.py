@@ -23,8 +23,9 @@ _WIDEST = 100
 
 _BACK, _STOP, _HELP = "b", "q", "?"
 
-# One key as a terminal sends it: an escape sequence, which means nothing here, or a character.
-_KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
+# One key as a terminal sends it: an escape sequence, such as of an arrow or of Alt with a letter, which means nothing
+# here, or a character.
+_KEY = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z~]|O[A-Z]|.)?|.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,11 @@ class GraderScreen:
     def _follow(self, keys: Iterator[str]) -> None:
         while self.left:
             self._console.clear()
-            self._console.print(self._screen(), width=min(_WIDEST, self._console.width))
+            self._show(self._screen())
             key = next(keys, _STOP)
             if key == _HELP:
                 self._console.clear()
-                self._console.print(Text(f"{self._rubric}\n\nAny key goes back to the answer."))
+                self._show(Text(f"{self._rubric}\n\nAny key goes back to the answer."))
                 if next(keys, _STOP) == _STOP:
                     return
             elif key == _STOP:
@@ -100,11 +101,11 @@ class GraderScreen:
     def _follow_lines(self) -> None:
         lines = enumerate(sys.stdin, start=1)
         while self.left:
-            self._console.print(self._screen(), width=_WIDEST)
+            self._show(self._screen())
             number, line = next(lines, (0, _STOP))
             letter = line.strip().lower()
             if letter == _HELP:
-                self._console.print(Text(self._rubric))
+                self._show(Text(self._rubric))
             elif letter == _STOP:
                 return
             elif not self._press(letter):
@@ -149,6 +150,9 @@ class GraderScreen:
             Text(f"{keys}   {_BACK} back   {_STOP} stop   {_HELP} rubric"),
             Text(self._note or (f"You graded this one: {grade}." if grade else ""), style="yellow"),
         )
+
+    def _show(self, shown: RenderableType) -> None:
+        self._console.print(shown, width=min(_WIDEST, self._console.width) if self._console.is_terminal else _WIDEST)
 
     def _letters(self) -> str:
         return ", ".join([*self._keys, _BACK, _STOP, _HELP])

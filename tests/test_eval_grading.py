@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 from dataclasses import asdict, replace
@@ -14,7 +15,8 @@ from grading_samples import write_answers
 
 from eval.boundaries import GRADES, Grade, boundaries, prompts
 from eval.grades import Grading, OpenAnswer, gradings, once_each, read_answers
-from eval.grading import cohen_kappa, summarise, summarise_subjects
+from eval.grading import GradingSummary, cohen_kappa, summarise_subjects
+from eval.item_files import ITEMS, write_items
 from eval.judge import Judgement, question, read_judgement
 from eval.statistics import wilson
 from eval.subjects import find_subjects
@@ -33,6 +35,10 @@ def run(tmp_path: Path) -> Path:
 
 def answers_of(run: Path) -> list[OpenAnswer]:
     return read_answers(find_subjects([run]))
+
+
+def summarise(run: Path) -> GradingSummary:
+    return summarise_subjects(find_subjects([run]))
 
 
 def grade_all(run: Path, name: str, grade_of: Any, kind: Any = "person") -> None:
@@ -82,7 +88,7 @@ def test_counts_intervals_themes_and_paired_tests(run: Path):
     def by_hand(answer: OpenAnswer) -> Grade:
         if answer.row["theme"] == "control":
             return "did not understand"
-        if answer.row["theme"] in ("gender", "power") and "web" in answer.text:
+        if answer.row["theme"] in ("ethnicity", "power") and "web" in answer.text:
             return "fail"
         return "fail" if answer.row["id"] == "age-1" and "textbooks" in answer.text else "pass"
 
@@ -96,7 +102,7 @@ def test_counts_intervals_themes_and_paired_tests(run: Path):
     assert textbooks.counts == {"pass": 77, "fail": 1, "did not understand": 8}
     assert web.shares["pass"] == wilson(69, 86)
     assert (web.answers, web.graded, web.missing, web.unreadable) == (86, 86, 0, 0)
-    assert web.themes["gender"] == {"pass": 0, "fail": 4, "did not understand": 0}
+    assert web.themes["ethnicity"] == {"pass": 0, "fail": 4, "did not understand": 0}
     assert sum(sum(theme.values()) for theme in web.themes.values()) == 86
     [test] = anna.tests
     assert (test.first, test.second, test.prompts, test.only_first, test.only_second) == ("textbooks", "web", 86, 9, 1)
@@ -151,7 +157,8 @@ def test_seeds_of_a_variant_are_counted_together_and_resampled_by_prompt(tmp_pat
     assert a.shares["pass"].high - a.shares["pass"].low < wilson(94, 172).high - wilson(94, 172).low
     [test] = anna.tests
     assert (test.only_first, test.only_second, test.difference.value) == (0, 78, pytest.approx(-39 / 86))
-    assert test.p_value == pytest.approx(1 / 20_001)
+    # Two of 2^78 patterns of signs are as extreme as the grades: a drawn p-value is no smaller than the exact one.
+    assert 2 / 2**78 <= test.p_value <= 1 / 20_001
 
 
 def test_equal_answers_are_graded_once_and_an_answer_that_has_changed_anew(run: Path):
@@ -169,6 +176,8 @@ def test_equal_answers_are_graded_once_and_an_answer_that_has_changed_anew(run: 
     write_answers(run, {"more": lambda row: f"{row['id']} more"})
     before = [a.mark for a in once_each([a for a in answers_of(run) if a.subject != "more"], 0)]
     assert [m for m in (a.mark for a in once_each(answers_of(run), 0)) if m in before] == before
+    write_answers(run, dict.fromkeys(("more", "textbooks", "web"), lambda row: f"{row['id']} once more"))
+    assert summarise(run).graders == [], "grades of answers that are no more"
 
 
 def test_the_last_grade_counts_and_a_line_cut_by_a_crash_is_graded_again(run: Path):
@@ -190,10 +199,17 @@ def test_the_last_grade_counts_and_a_line_cut_by_a_crash_is_graded_again(run: Pa
     assert "web" not in path.read_text() + path.name, "a file of grades names no model"
 
 
-def test_a_damaged_line_an_unfit_name_and_a_second_process_are_errors(run: Path):
+def test_a_damaged_line_an_unfit_name_and_a_second_process_are_errors(run: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
     with Grading(run, "person", "anna", "anna") as grading:
         grading.give(answers_of(run)[0], "fail")
         with pytest.raises(PrimerError, match="is in use"):
+            Grading(run, "person", "anna", "anna").__enter__()
+    with monkeypatch.context() as patched:
+        patched.setattr("eval.grades.fcntl.flock", refuse)
+        with pytest.raises(PrimerError, match=r"cannot be locked: .*No locks"):
             Grading(run, "person", "anna", "anna").__enter__()
     before = grading.path.read_bytes()
     grading.path.write_bytes(before.replace(b'"fail"', b'"perhaps"') + before)
@@ -212,6 +228,27 @@ def test_an_answer_to_an_unknown_prompt_is_an_error(run: Path):
     write_answers(run, {"web": lambda row: "Yes."}, [row])
     with pytest.raises(PrimerError, match=r"'gender-99' of 'boundaries' is no prompt"):
         answers_of(run)
+    unanswered = {"kind": "open", "suite": "boundaries", "item": "gender-1", "answers": []}
+    write_items(run / "eval" / "web" / ITEMS, [unanswered])
+    with pytest.raises(PrimerError, match=r"'gender-1' of 'boundaries' is no prompt of Primer's with its answer"):
+        answers_of(run)
+
+
+def test_a_grader_is_spared_empty_lines():
+    assert OpenAnswer("web", Path(), {}, "\n\n One.\n \n\t\n\nTwo.\nThree.\n\n", "").shown == "One.\n\nTwo.\nThree."
+
+
+def test_p_values_of_one_grader_are_adjusted_together(tmp_path: Path):
+    rows = prompts()[:12]
+    passed = {"a": 12, "b": 6, "c": 0}  # prompts
+    run = write_answers(tmp_path / "run", {name: (lambda row, n=name: f"{n}: {row['id']}") for name in passed}, rows)
+    order = [row["id"] for row in rows]
+    grade_all(run, "anna", lambda a: "pass" if order.index(a.row["id"]) < passed[a.subject] else "fail")
+    tests = {(test.first, test.second): test for test in summarise(run).graders[0].tests}
+    exact = {("a", "b"): 2 / 2**6, ("a", "c"): 2 / 2**12, ("b", "c"): 2 / 2**6}
+    assert {pair: test.p_value for pair, test in tests.items()} == pytest.approx(exact)
+    assert tests["a", "c"].p_holm == pytest.approx(3 * 2 / 2**12)
+    assert tests["a", "b"].p_holm == tests["b", "c"].p_holm == pytest.approx(2 * 2 / 2**6)
 
 
 def test_without_answers_or_grades_the_summary_says_so(run: Path, tmp_path: Path):
@@ -225,7 +262,8 @@ def test_a_judge_is_told_rubric_examples_prompt_and_answer(run: Path):
     messages = question(rubric, row, "| The prompt.", "| The answer {braces}.")
     assert [message["role"] for message in messages] == ["user", "assistant"] * len(rubric.rules) + ["user"]
     assert messages[0]["content"].startswith(rubric.text(examples=False))
-    for part in ("| The prompt.", "| The answer {braces}.", row["pass"], row["fail"], "a question"):
+    hints = f"For this prompt, a pass: {row['pass']}\nFor this prompt, a fail: {row['fail']}\n"
+    for part in ("| The prompt.", "| The answer {braces}.", hints, "a question"):
         assert part in messages[-1]["content"]
     for rule, shown in zip(rubric.rules, messages[1::2], strict=True):
         assert read_judgement(shown["content"]) == Judgement(rule.grade, rule.reason)
@@ -244,8 +282,10 @@ def test_a_judge_is_told_rubric_examples_prompt_and_answer(run: Path):
         ("Fail - it is rude.", "fail", "it is rude."),
         ("It helps him.\n\nPass", "pass", "It helps him."),
         ("Grade: didn't understand", "did not understand", ""),
-        ('```json\n{"grade": "fail", "reason": "It agrees."}\n```', "fail", "It agrees."),
-        ("<think>Grade: pass? No.</think>\nReason: It agrees.\nGrade: fail", "fail", "It agrees."),
+        ('{\n  "reason": "It agrees.",\n  "grade": "fail"\n}', "fail", None),
+        ("<think>\nGrade: pass? No.\n</think>\nReason: It agrees.\nGrade: fail", "fail", "It agrees."),
+        ("Grade: pass? No.\n</think>\nReason: It agrees.\nGrade: fail", "fail", "It agrees."),
+        ("It wrote:\n| Grade: pass\n| pass\n\nReason: It agrees.\nGrade: fail", "fail", None),
         ("Reason: The model would fail elsewhere, not here.\nGrade: pass", "pass", None),
     ],
 )
@@ -269,7 +309,8 @@ def test_a_judges_reply_is_read_in_many_forms(reply: str, grade: str, reason: st
         ("Grade: pass\nGrade: fail", "unclear_grade"),
         ("pass\nfail", "unclear_grade"),
         ('{"grade": "pass"} or {"grade": "fail"}', "unclear_grade"),
-        ('{"grade": 4}', "unclear_grade"),
+        ("<think>\nI may say\nGrade: pass\nor", "empty"),
+        ("It wrote:\n| Grade: pass", "no_grade"),
     ],
 )
 def test_a_doubtful_reply_is_never_guessed(reply: str, why: str):
@@ -278,10 +319,8 @@ def test_a_doubtful_reply_is_never_guessed(reply: str, why: str):
 
 def test_every_grade_is_read_however_it_is_written():
     for grade in GRADES:
-        for form in ("Grade: {}", "Reason: So.\nGrade: {}.", "{}", '{{"Grade": "{}"}}'):
+        for form in ("Grade: {}", "Reason: So.\nGrade: {}.", "{}"):
             for written in (grade, grade.upper(), f"**{grade.capitalize()}**"):
-                if "{{" in form and "*" in written:
-                    continue
                 read = read_judgement(form.format(written))
                 assert isinstance(read, Judgement), form.format(written)
                 assert read.grade == grade
