@@ -1,8 +1,8 @@
 """GSM8K: the number at which an answer arrives, in words or as a Python function.
 
-In words the last number counts, as by `flexible-extract` of lm-evaluation-harness; its `strict-match` wants the number
-after `####`. By code the model writes the function `solution`, as phi-1.5 was asked (arXiv 2309.05463, section 3), and
-what it returns counts.
+In words the last number counts, as it is spelled (18.00 is not 18): `flexible-extract` of lm-evaluation-harness. By
+code the model writes the function `solution`, as phi-1.5 was asked (arXiv 2309.05463, section 3), and what it returns
+counts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.programs import share_passed
+from eval.programs import share_passed, tested
 
-# The harness's own patterns (its task gsm8k, version 3).
+# The harness's own pattern (its task gsm8k, version 3).
 _NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_MARKED = re.compile(r"#### (\-?[0-9\.\,]+)")
 
 # How far from the answer what a function returns may be: rounding, and no more.
 _TOLERANCE = 1e-3
@@ -25,12 +24,6 @@ def last_number(answer: str) -> str | None:
     """The last number of a text, without commas, dollars and a full stop; None if there is none."""
     found = [match.group() for match in _NUMBER.finditer(answer)]
     return _bare(found[-1]) if found else None
-
-
-def marked_number(answer: str) -> str | None:
-    """The number after the first `####`, likewise."""
-    found = _MARKED.search(answer)
-    return _bare(found.group(1)) if found else None
 
 
 def gold_number(row: Mapping[str, Any]) -> str:
@@ -48,9 +41,10 @@ def judge(row: Mapping[str, Any], answer: str) -> str:
 
 def program(row: Mapping[str, Any], answer: str) -> str:
     """The program that passes if the body which a model wrote for `solution` returns the right number."""
-    found = "abs(float(solution()) - gold)"
     gold = float(gold_number(row))
-    return f"def solution():\n{answer}\n\n\ngold = {gold!r}\nassert {found} <= {_TOLERANCE}, solution()\n"
+    return tested(
+        f"def solution():\n{answer}", f"assert abs(float(found := solution()) - {gold!r}) <= {_TOLERANCE}, found"
+    )
 
 
 def process_code(row: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:

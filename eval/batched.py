@@ -65,15 +65,15 @@ def generate(
         PrimerError: If the context has no room for so many new tokens, the memory none for one row, or the model's
             logits are not finite.
     """
-    room = context - writing.tokens
-    if room < 1:
+    if not 1 <= writing.tokens < context:
         raise PrimerError(
             f"{writing.tokens:,} tokens are to be written, but the model's context is {context:,}.",
             "Ask for shorter answers, or train with a longer model.context.",
         )
     writer = _Writer(model, tokenizer, writing)
     answers: dict[tuple[int, int], str] = {}
-    jobs, total = _jobs(tokenizer, prompts, writing, room), len(prompts) * writing.samples
+    jobs = _jobs(tokenizer, prompts, writing, context - writing.tokens)
+    total = len(prompts) * writing.samples
     batch_tokens, batch_rows = _BATCH_TOKENS[writer.device.type], _BATCH_ROWS[writer.device.type]
     while jobs:
         batch: list[_Job] = []

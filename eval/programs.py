@@ -1,8 +1,8 @@
 """Programs that a model wrote: what is run to test them, how, and pass@k.
 
 Nothing is run but in `primer.sandbox`. A program passes if it comes to its end; printing, exiting and `os._exit(0)` are
-no proof of that. What was written is compiled apart from the tests, so that no end of it takes them in, and a value that
-is equal to everything passes none.
+no proof of that. An answer is compiled apart from its tests, so that no end of it takes them in, and a value that is
+equal to everything passes none of them.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class _Looking(ast.NodeTransformer):
 
     def visit_Compare(self, node: ast.Compare) -> ast.Compare:
         self.generic_visit(node)
-        look = ast.Name("_look", ast.Load())
-        node.left, *node.comparators = [ast.Call(look, [side], []) for side in (node.left, *node.comparators)]
+        sides = (node.left, *node.comparators)
+        looked: list[ast.expr] = [ast.Call(ast.Name("_look", ast.Load()), [side], []) for side in sides]
+        node.left, node.comparators = looked[0], looked[1:]
         return node

@@ -6,6 +6,7 @@ in the same row.
 
 from __future__ import annotations
 
+import ast
 import json
 import random
 import re
@@ -13,15 +14,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from primer.errors import PrimerError
 from primer.sealed import read_items
 
+
+def _python(text: str) -> str:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"is no Python: {error}") from None
+    return text
+
+
 Text = Annotated[str, Field(min_length=1)]
 # Some copies of a benchmark store a label as text ("3"), others as a number (3).
 Number = Annotated[int, BeforeValidator(lambda v: int(v) if isinstance(v, str) and v.strip().isdigit() else v)]
-Digit = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v)]
+Digit = Annotated[Text, BeforeValidator(lambda v: str(v) if type(v) is int else v)]
 
 
 class Row(BaseModel):
@@ -169,7 +179,7 @@ class HumanEval(Row):
 
     prompt: Text
     canonical_solution: Text
-    test: Annotated[str, Field(pattern=r"def check\(")]
+    test: Annotated[str, Field(pattern=r"def check\("), AfterValidator(_python)]
     entry_point: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 
     @model_validator(mode="after")
@@ -184,8 +194,8 @@ class Mbpp(Row):
 
     text: Text
     code: Text
-    test_list: Annotated[list[Text], Field(min_length=1)]
-    test_setup_code: str = ""
+    test_list: Annotated[list[Annotated[Text, AfterValidator(_python)]], Field(min_length=1)]
+    test_setup_code: Annotated[str, AfterValidator(_python)] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -210,7 +220,7 @@ class ToxigenSentence(Row):
     """A sentence of the human-annotated ToxiGen subset of SafeNLP, with its toxicity from 1 to 5."""
 
     text: Text
-    toxicity_score: Annotated[float, Field(gt=0, strict=False)]
+    toxicity_score: Annotated[float, Field(ge=1, le=5, strict=False)]
     label: Literal["hate", "neutral"]
     target_groups: Annotated[list[Text], Field(min_length=1)]
 
@@ -300,7 +310,7 @@ def _explain(error: ValidationError) -> str:
     if detail["type"] == "missing":
         return f"{key} is missing."
     if detail["type"] == "value_error":
-        return f"{detail['ctx']['error']}."
+        return f"{key} {detail['ctx']['error']}.".lstrip()
     shown = json.dumps(detail["input"], default=str, ensure_ascii=False)
     return (
         f"{key} is {shown if len(shown) <= 60 else shown[:57] + '...'}; {detail['msg'][0].lower()}{detail['msg'][1:]}."

@@ -84,12 +84,12 @@ class VllmModel(TokenisedModel):
         Raises:
             PrimerError: If the context has no room for so many new tokens.
         """
-        room = self.max_length - writing.tokens
-        if room < 1:
+        if not 1 <= writing.tokens < self.max_length:
             raise PrimerError(
                 f"{writing.tokens:,} tokens are to be written, but the model's context is {self.max_length:,}.",
                 "Ask for shorter answers, or train with a longer model.context.",
             )
+        room = self.max_length - writing.tokens
         ids = [tokens[-room:] or [self.prefix_token_id] for tokens in self._tokenise(prompts)]
         wanted = [self._writing(writing, prompt) for prompt in prompts]
         return [[answer.text for answer in output.outputs] for output in self._request(ids, wanted, progress)]

@@ -21,10 +21,11 @@ _X32 = 0x40000000
 _CLONE_THREAD = 0x10000
 _NOT_A_STREAM = 0xE  # in the types of sockets but SOCK_STREAM, 1
 
-# What sends signals to processes of one's choice: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE of fcntl(2); TIOCSTI,
-# FIOSETOWN, SIOCSPGRP of ioctl(2).
+# What sends signals to processes of one's choice: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE of fcntl(2).
 _FCNTL_REFUSED = (8, 10, 15, 1024)
-_IOCTL_REFUSED = (0x5412, 0x8901, 0x8902)
+# All that Python asks of ioctl(2): TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others send signals, or
+# change attributes of files that are open for reading.
+_IOCTL_ALLOWED = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _PR_SET_PDEATHSIG = 1
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
@@ -127,6 +128,7 @@ def system_call_filter(machine: str, process: int | None = None, *, reading: boo
     denied = [_DENIED[machine], _DENIED_SHARED]
     rules = [
         *_refused_with_any_bit(judged["socketpair"], 1, _NOT_A_STREAM),  # a datagram may be sent to any address
+        *_refused_unless(judged["ioctl"], 1, *_IOCTL_ALLOWED),
         *_refused_unless(judged["prlimit64"], 0, 0),  # the server has the same user: its limits are every program's
     ]
     if process is not None:
@@ -134,7 +136,6 @@ def system_call_filter(machine: str, process: int | None = None, *, reading: boo
         for name in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
             rules += _refused_unless(judged[name], 0, process)
         rules += _refused_if(judged["fcntl"], 1, _FCNTL_REFUSED)
-        rules += _refused_if(judged["ioctl"], 1, _IOCTL_REFUSED)
         rules += _refused_if(judged["prctl"], 0, (_PR_SET_PDEATHSIG,))
     if reading:
         denied.append(_DENIED_READING[machine])
@@ -168,8 +169,9 @@ def _judged(number: int, argument: int, tests: Sequence[_Step]) -> list[_Step]:
     return [(_EQUAL, 0, len(tests) + 2, number), load, *tests, (_LOAD, 0, 0, _NUMBER_AT)]
 
 
-def _refused_unless(number: int, argument: int, value: int) -> list[_Step]:
-    return _judged(number, argument, [(_EQUAL, 1, 0, value), _REFUSED])
+def _refused_unless(number: int, argument: int, *values: int) -> list[_Step]:
+    allowed = [(_EQUAL, left, 0, value) for left, value in zip(range(len(values), 0, -1), values, strict=True)]
+    return _judged(number, argument, [*allowed, _REFUSED])
 
 
 def _refused_if(number: int, argument: int, values: Iterable[int]) -> list[_Step]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.arithmetic import gold_number, judge, last_number, marked_number, process_code, program
+from eval.arithmetic import gold_number, judge, last_number, process_code, program
 from eval.programs import try_program
 from eval.rows import read_rows
 from eval.suites import TASKS, read_task
@@ -26,6 +26,12 @@ TEXTS = [
     "$$$ ...",
     "1.000.000",
     "",
+    "1,000.00",
+    "It is 1e3",
+    "½ of 36 is １８",
+    "from 16-18",
+    "−12",
+    "18 kg/m2",
 ]
 
 
@@ -36,14 +42,13 @@ def test_numbers_are_those_that_the_harness_extracts():
     task = read_task(TASKS / "gsm8k_words.yaml")
     metric = task["metric_list"][0]
     options = {key: metric[key] for key in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
-    for name, ours in (("flexible-extract", last_number), ("strict-match", marked_number)):
-        (settings,) = [f["filter"][0] for f in task["filter_list"] if f["name"] == name]
-        settings = {key: value for key, value in settings.items() if key != "function"}
-        found = extraction.RegexFilter(**settings).apply([[text] for text in TEXTS], [{}] * len(TEXTS))
-        for text, (theirs,) in zip(TEXTS, found, strict=True):
-            for gold in ("18", "1234", "3.50", "-12", "20", "5", "1.000.000"):
-                same = compare(predictions=[theirs], references=[f"so it is\n#### {gold}"], **options)["exact_match"]
-                assert same == (ours(text) == gold), (name, text, gold)
+    (settings,) = [f["filter"][0] for f in task["filter_list"] if f["name"] == "flexible-extract"]
+    settings = {key: value for key, value in settings.items() if key != "function"}
+    found = extraction.RegexFilter(**settings).apply([[text] for text in TEXTS], [{}] * len(TEXTS))
+    for text, (theirs,) in zip(TEXTS, found, strict=True):
+        for gold in ("18", "1234", "3.50", "-12", "20", "5", "1.000.000", "1000", "12", "2", "-18"):
+            same = compare(predictions=[theirs], references=[f"so it is\n#### {gold}"], **options)["exact_match"]
+            assert same == (last_number(text) == gold), (text, gold)
 
 
 def test_the_last_number_is_compared_and_a_judgement_names_both():
@@ -64,6 +69,10 @@ def test_the_last_number_is_compared_and_a_judgement_names_both():
         ("    print(18)", "failed: TypeError"),
         ("    import os; os._exit(0)", "crashed"),
         ("    raise SystemExit(0)", "failed: SystemExit: 0"),
+        ("    global gold\n    gold = 0\n    return 0", "failed: AssertionError: 0"),
+        ("    return True", "failed: AssertionError: True"),
+        ("    return 10 ** 400", "failed: OverflowError"),
+        ("    return '$18'", "failed: ValueError"),
         ("Nine times two.", "failed: IndentationError"),
     ],
 )
@@ -78,7 +87,6 @@ def test_our_worked_examples_are_right_in_words_and_as_code(sandbox: Sandbox):
     assert len(examples) == 5
     for row in examples:
         assert judge(row, row["answer"]) == ""
-        assert marked_number(row["answer"]) == gold_number(row)
         assert try_program(sandbox, program(row, row["code"])) == ""
     assert process_code(EIGHTEEN, ["    return 18", "    return 17"]) == {"exact_match": 0.5}
 

@@ -208,8 +208,11 @@ def test_an_end_token_ends_an_answer_and_a_long_prompt_keeps_its_end(tiny: tuple
     finally:
         model.generation_config.eos_token_id = 50_256
     assert ended == tokenizer.decode([first])
-    with pytest.raises(PrimerError, match="8 tokens are to be written, but the model's context is 8"):
-        generate(model, tokenizer, ["a"], Writing(8), 8)
+    for tokens, context in ((8, 8), (0, 1)):
+        with pytest.raises(
+            PrimerError, match=f"{tokens} tokens are to be written, but the model's context is {context}"
+        ):
+            generate(model, tokenizer, ["a"], Writing(tokens), context)
 
 
 def test_a_model_that_has_diverged_is_named(tiny: tuple[Any, Any]):

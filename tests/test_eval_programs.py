@@ -75,6 +75,67 @@ def test_a_completed_function_must_come_through_its_tests(
     assert bool(found) == bool(reason)
 
 
+JUMP = """\
+import sys
+def jump(frame, event, argument):
+    if frame.f_code.co_name == 'check' and event == 'line':
+        try: frame.f_lineno += 1
+        except ValueError: pass
+    return jump
+sys.settrace(jump)
+"""
+EQUAL = """\
+class Equal:
+    def __eq__(self, other): return True
+    def __lt__(self, other): return True
+    def __abs__(self): return self
+    def __sub__(self, other): return self
+"""
+LESS = EQUAL.replace("__eq__", "__le__")
+# Answers that go on after the function; what is told of them, and a test of their own if it takes one.
+CHEATS = {
+    "a decorator of the tests": ("    pass\n@(lambda test: lambda function: None)\n", "SyntaxError"),
+    "a docstring that is not closed": ('    pass\n"""', "SyntaxError"),
+    "a backslash": ("    pass\nif False: pass\\", "SyntaxError"),
+    "a condition": ("    pass\nif False:\n", "IndentationError"),
+    "an open bracket": ("    pass\nx = (", "SyntaxError"),
+    "a trace that jumps": (f"    return x\n{JUMP}", "AssertionError"),
+    "a check of its own": ("    pass\ndef check(candidate): pass", "AssertionError"),
+    "another AssertionError": ("    pass\nimport builtins\nbuiltins.AssertionError = StopIteration", "AssertionError"),
+    "hooks for errors": ("    pass\nimport sys\nsys.excepthook = lambda *_: None", "AssertionError"),
+    "what equals everything": (f"    return Equal()\n{EQUAL}", "AssertionError: a value that compares"),
+    "what is less than everything": (f"    return Equal()\n{LESS}", "AssertionError"),
+    "a type that equals everything": (
+        "    return kind\nkind = type('', (type,), {'__eq__': lambda *_: 1 == 1})('', (), {})",
+        "AssertionError: a value that compares",
+    ),
+    "the library's own": ("    from unittest.mock import ANY\n    return ANY", "AssertionError: a value that compares"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_tests_that_are_taken_in_or_jumped_over_or_cannot_fail_are_not_passed(sandbox: Sandbox, cheat: str):
+    answer, reason = CHEATS[cheat]
+    assert try_program(sandbox, function_program(FUNCTION, answer)).startswith(f"failed: {reason}")
+    row = {"test_list": ["assert 4 == double(2)"], "test_setup_code": ""}
+    assert try_program(sandbox, asserts_program(row, f"def double(x):\n{answer}"))
+    close = {**FUNCTION, "test": "def check(candidate):\n    assert abs(candidate(2) - 4) < 1e-6\n    return None\n"}
+    assert try_program(sandbox, function_program(close, answer))
+
+
+def test_values_of_an_answers_own_classes_are_compared_as_they_say(sandbox: Sandbox):
+    pair = """\
+class Pair:
+    def __init__(self, a): self.a = a
+    def __eq__(self, other): return self.a == other.a
+    def __lt__(self, other): return self.a < other.a
+"""
+    row = {"test_list": ["assert Pair(1) == Pair(1)", "assert Pair(1) < Pair(2)"], "test_setup_code": ""}
+    assert try_program(sandbox, asserts_program(row, pair)) == ""
+    row["test_list"].append("assert Pair(1) == Pair(2)")
+    assert try_program(sandbox, asserts_program(row, pair)) == "failed: AssertionError"
+
+
 def test_asserts_may_use_the_answers_classes(sandbox: Sandbox):
     answer = f"{NUMBER}\r\ndef double(x):\r\n    return 2 * x"
     assert try_program(sandbox, asserts_program(ASSERTS, answer)) == ""
