@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.boundaries import prompts
 from eval.suites import make_plan
 from primer.benchmarks import texts_in
 from primer.recipe import Recipe
@@ -20,7 +21,10 @@ START_SECONDS = 2.7
 
 @dataclass(frozen=True)
 class Asked:
-    """One suite, or the held-out text of one source: its rows (None where unknown yet) and tokens, for one model."""
+    """One suite, or the held-out text of one source: rows (None where unknown yet) and tokens that a model reads.
+
+    What it writes is not counted.
+    """
 
     name: str
     rows: int | None
@@ -58,7 +62,7 @@ def estimate_questions(recipe: Recipe, source_characters: dict[str, float]) -> Q
     plan, per_token = make_plan(recipe.eval, recipe.seed, fetch=False), recipe.plan.characters_per_token
     asked = []
     for chosen in plan.chosen:
-        rows, characters = _count(chosen.path)
+        rows, characters = _count_prompts() if chosen.suite.kind == "open" else _count(chosen.path)
         characters *= 1 + chosen.suite.shots  # examples are about as long as what is asked
         taken = min(rows, recipe.eval.limit or rows)
         asked.append(Asked(chosen.suite.name, taken, characters / per_token * taken / max(1, rows)))
@@ -66,6 +70,10 @@ def estimate_questions(recipe: Recipe, source_characters: dict[str, float]) -> Q
         held_out = min(recipe.corpus.held_out_share * characters, _HELD_OUT_BYTES)
         asked.append(Asked(f"held-out {source}", None, held_out / per_token))
     return Questions(asked, [skipped["suite"] for skipped in plan.skipped])
+
+
+def _count_prompts() -> tuple[int, float]:
+    return len(prompts()), float(sum(len(row["text"]) for row in prompts()))
 
 
 def _count(path: Path) -> tuple[int, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -14,6 +15,11 @@ from primer.progress import say
 
 # Seconds that the hub may take to answer at all.
 _PATIENCE = 5.0
+
+# Its client tries again and again where it answers with errors or stalls. A failure that took so many seconds is the
+# last one of a command: there are fifteen more data sets.
+_SLOW = 15.0
+_troubles: list[str] = []
 
 
 def cache_folder() -> Path:
@@ -34,15 +40,20 @@ def fetch_benchmark(folder: str, where: Mapping[str, str]) -> str | None:
     Returns:
         None, or why it cannot be had.
     """
-    if (obstacle := _obstacle()) is not None:
+    obstacle = _troubles[0] if _troubles else _obstacle()
+    if obstacle is not None:
         return obstacle
+    started = time.monotonic()
     try:
         for split in (where["split"], where.get("examples")):
             if split is not None:
                 _fetch_split(where, split, cache_folder() / folder / f"{split}.jsonl")
     except Exception as error:  # the hub's client raises dozens of types, of the network, the data set and the disk
         first = str(error).strip().splitlines() or [""]
-        return f"{where['path']} cannot be fetched from the hub ({type(error).__name__}: {first[0][:200]})"
+        reason = f"{where['path']} cannot be fetched from the hub ({type(error).__name__}: {first[0][:200]})"
+        if time.monotonic() - started > _SLOW:
+            _troubles.append(reason)
+        return reason
     return None
 
 

@@ -80,7 +80,7 @@ def measure(
                 if missing and model is not None:
                     _ask(part, answers, missing, model, progress, done)
             except CannotAskError as error:
-                say(f"Left out: {part.name}: {escape(error.problem)}")
+                say(f"Left out of eval/{escape(name)}: {part.name}: {escape(error.problem)}")
                 results["skipped"].append({"suite": part.name, "reason": error.problem})
             else:
                 asked += len(missing)
@@ -102,16 +102,25 @@ def write_measured(folder: Path, measured: Measured) -> None:
 def summary(results: dict[str, Any]) -> str:
     """The scores in a line."""
     words: list[str] = []
-    for origin, plural in (("built-in", "built-in suites"), ("benchmark", "benchmarks")):
+    for origin, kind in (("built-in", "built-in suite"), ("benchmark", "benchmark")):
         suites = [suite for suite in results["suites"] if suite["origin"] == origin]
         if suites:
             mean = sum(suite["acc"] for suite in suites) / len(suites)
             rows = sum(suite["rows"] for suite in suites)
-            words.append(f"mean accuracy {mean:.3f} over {len(suites)} {plural}, {rows:,} rows")
+            words.append(f"mean accuracy {mean:.3f} over {_counted(len(suites), kind)}, {_counted(rows, 'row')}")
     if results["held_out"]:
         bits = ", ".join(f"{found['source']} {found['bits_per_byte']:.2f}" for found in results["held_out"])
         words.append(f"held-out bits per byte: {bits}")
+    if results["toxicity"]:
+        words.append(
+            ", ".join(f"{_counted(found['rows'], 'sentence')} of {found['set']}" for found in results["toxicity"])
+        )
+    words += [f"{_counted(found['rows'], 'answer')} to {found['set']}" for found in results["open"]]
     return "; ".join(words) or "nothing was asked"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _ask(part: Part, answers: Answers, missing: Sequence[Row], model: LanguageModel, progress: Bar, done: int) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from eval.language_model import LanguageModel, Progress
-from eval.suites import Chosen, Plan, Suite, read_examples
+from eval.suites import PROTOCOL, Chosen, Plan, Suite, read_examples
 from primer.fingerprint import fingerprint
 from primer.recipe import Recipe
 from primer.run import RunFolder
@@ -17,9 +17,6 @@ Row = Mapping[str, Any]
 Item = dict[str, Any]
 Ask = Callable[[Sequence[Row], LanguageModel, Progress], list[Item]]
 Section = Literal["suites", "held_out", "toxicity", "open"]
-
-# Raised by hand where held-out text or sentences are measured otherwise.
-_HELD_OUT, _PERPLEXITY = 1, 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def held_out_parts(recipe: Recipe, run: RunFolder) -> list[Part]:
     """
     from eval.held_out import ask_held_out, choose_documents, held_out_totals
 
-    mark = fingerprint({"held out": _HELD_OUT})
+    mark = fingerprint({"protocol": PROTOCOL, "kind": "held_out"})
     return [
         Part(
             section="held_out",
@@ -88,9 +85,8 @@ def _suite(plan: Plan, chosen: Chosen) -> Part:
         )
     from eval.toxicity import ask_pairs, ask_toxigen, toxicity_totals
 
-    mark = fingerprint({"perplexity": _PERPLEXITY, "form": suite.form})
     ask = ask_pairs if suite.form == "sentence" else ask_toxigen
-    return Part("toxicity", suite.name, mark, rows, ask, partial(toxicity_totals, suite.name))
+    return Part("toxicity", suite.name, suite.mark(), rows, ask, partial(toxicity_totals, suite.name))
 
 
 def _choice(suite: Suite, chosen: Chosen, rows: Sequence[Row]) -> Part:
@@ -106,8 +102,8 @@ def _generation(plan: Plan, suite: Suite, chosen: Chosen, rows: Sequence[Row]) -
     from eval.generation import ask_generation, generation_totals
 
     examples, settings = read_examples(chosen), plan.settings
-    conditions = {"samples": settings.samples, "temperature": settings.temperature, "seed": plan.seed}
-    mark = fingerprint({"task": suite.mark(), "examples": examples, **conditions})
+    drawn = {"samples": settings.samples, "temperature": settings.temperature, "seed": plan.seed}
+    mark = fingerprint({"task": suite.mark(), "examples": examples} | (drawn if settings.temperature else {}))
 
     def ask(some: Sequence[Row], model: LanguageModel, progress: Progress) -> list[Item]:
         return ask_generation(suite, examples, some, model, settings, plan.seed, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from eval.language_model import LanguageModel
     from eval.parts import Part
 
-# Kept answers, below a run folder: they outlive every change of what is asked.
+# Kept answers, below a run folder, by what ran the model: they outlive every change of what is asked.
 SCORES = "scores"
 
 
@@ -47,11 +48,8 @@ def evaluate_variants(recipe: Recipe, run: RunFolder) -> None:
             )
 
 
-def evaluate_models(folders: Sequence[Path], settings: Eval, seed: int, device: str, output: Path) -> list[Path]:
-    """Evaluate model directories in Hugging Face layout, into `<output>/eval/<name>/`.
-
-    Returns:
-        The folder of each model's results.
+def evaluate_models(folders: Sequence[Path], recipe: Recipe, output: Path) -> None:
+    """Evaluate model directories in Hugging Face layout, into `<output>/eval/<name>/`, as a recipe says.
 
     Raises:
         PrimerError: If a folder is no model directory, two have one name, or data is damaged.
@@ -60,25 +58,23 @@ def evaluate_models(folders: Sequence[Path], settings: Eval, seed: int, device: 
     from eval.parts import suite_parts
 
     names = _names(folders)
-    plan = make_plan(settings, seed)
+    plan = make_plan(recipe.eval, recipe.seed)
     say_left_out(plan)
     parts = suite_parts(plan)
-    written = []
     for name, folder in zip(names, folders, strict=True):
-        load = partial(load_model, settings, folder, device, None)
-        measured = measure(name, parts, folder, load, output / SCORES, plan.skipped)
+        load = partial(load_model, recipe.eval, folder, recipe.train.device, recipe.train.threads)
+        measured = measure(name, parts, folder, load, output / SCORES / recipe.eval.backend, plan.skipped)
         place = output / "eval" / name
         place.mkdir(parents=True, exist_ok=True)
         write_measured(place, measured)
         say(f"[green]✓[/] {escape(name)}: {summary(measured.results)} [dim]({measured.asked:,} rows asked now)[/]")
-        written.append(place)
-    return written
 
 
 def say_left_out(plan: Plan) -> None:
-    """One line for each suite that has no data."""
-    for skipped in plan.skipped:
-        say(f"Left out: {skipped['suite']}: {escape(skipped['reason'])}.")
+    """Why suites have no data: a line each, and one for those that share a reason."""
+    for reason in dict.fromkeys(skipped["reason"] for skipped in plan.skipped):
+        suites = [skipped["suite"] for skipped in plan.skipped if skipped["reason"] == reason]
+        say(f"Left out: {', '.join(suites)}: {escape(reason)}.")
 
 
 def load_model(settings: Eval, folder: Path, device: str, threads: int | None) -> LanguageModel:
@@ -110,7 +106,8 @@ def _build(recipe: Recipe, run: RunFolder, plan: Plan, name: str, folder: Path) 
     load: Callable[[], LanguageModel] = partial(
         load_model, recipe.eval, model, recipe.train.device, recipe.train.threads
     )
-    measured = measure(name, _parts(recipe, run, plan), model, load, run.path / SCORES, plan.skipped)
+    kept = run.path / SCORES / recipe.eval.backend
+    measured = measure(name, _parts(recipe, run, plan), model, load, kept, plan.skipped)
     write_measured(folder, measured)
     facts = {"rows": len(measured.items), "asked": measured.asked, "seconds": round(measured.seconds, 2)}
     return Built(summary(measured.results), facts)
@@ -123,15 +120,18 @@ def _parts(recipe: Recipe, run: RunFolder, plan: Plan) -> list[Part]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """A name for each model: its folder's, with the one above where two are called the same."""
-    short = [folder.resolve().name for folder in folders]
-    names = [
-        name if short.count(name) == 1 else f"{folder.resolve().parent.name}-{name}"
-        for name, folder in zip(short, folders, strict=True)
-    ]
-    for name, folder in zip(names, folders, strict=True):
-        if names.count(name) > 1:
-            raise PrimerError(f"Two of the models are called {name!r}; one is {folder}.", "Rename one of the folders.")
+    """A name for each model: its folder's, with as many above it as tell two of the same name apart."""
+    # Not resolved: a link keeps the name that it was given.
+    paths = [Path(os.path.abspath(folder)).parts for folder in folders]  # noqa: PTH100
+    names = []
+    for path, folder in zip(paths, folders, strict=True):
+        if paths.count(path) > 1:
+            raise PrimerError(f"{folder} is named twice.", "Name each model once.")
+        others = [other for other in paths if other != path]
+        length = next(n for n in range(1, len(path) + 1) if all(other[-n:] != path[-n:] for other in others))
+        names.append("-".join(path[-length:]).lstrip("/-"))
+        if names.index(names[-1]) < len(names) - 1:
+            raise PrimerError(f"Two of the models are called {names[-1]!r}.", "Rename one of the folders.")
         if not (folder / "config.json").is_file():
             raise PrimerError(
                 f"{folder} is no model directory: it has no config.json.", "Name a folder in Hugging Face layout."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from primer.errors import PrimerError
@@ -35,7 +36,7 @@ class Subject:
     recipe: Recipe | None = None
 
 
-def subjects_of_run(recipe: Recipe, run: RunFolder, prefix: str = "") -> list[Subject]:
+def subjects_of_run(recipe: Recipe, run: RunFolder) -> list[Subject]:
     """The variants of a run, in the recipe's order.
 
     Raises:
@@ -43,7 +44,7 @@ def subjects_of_run(recipe: Recipe, run: RunFolder, prefix: str = "") -> list[Su
     """
     return [
         Subject(
-            name=f"{prefix}{variant.name}",
+            name=variant.name,
             scores=tuple(run.folder(f"eval/{name}") for name in recipe.model_names(variant)),
             models=tuple(run.folder(f"models/{name}") for name in recipe.model_names(variant)),
             manifests=tuple(run.require(f"models/{name}") for name in recipe.model_names(variant)),
@@ -57,24 +58,36 @@ def subjects_of_run(recipe: Recipe, run: RunFolder, prefix: str = "") -> list[Su
 def find_subjects(paths: Sequence[Path]) -> list[Subject]:
     """The subjects in some folders: run folders, outputs of `primer eval MODEL`, or single evaluation folders.
 
+    Of several folders, the variants of runs are called `run/variant`, and so are models that share a name.
+
     Raises:
-        PrimerError: If a folder holds no evaluation, or two subjects have one name.
+        PrimerError: If a folder holds no evaluation or is named twice, or two subjects have one name.
     """
-    found = [subject for path in paths for subject in _in_folder(path, several=len(paths) > 1)]
-    names = [subject.name for subject in found]
-    for name in names:
-        if names.count(name) > 1:
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise PrimerError(f"{path} is named twice.", "Name each folder once.")
+    found = [(place, subject) for path, place in zip(paths, places, strict=True) for subject in _in_folder(path)]
+    short = Counter(subject.name for _, subject in found)
+    subjects = [
+        replace(subject, name=f"{place.name}/{subject.name}")
+        if len(places) > 1 and (subject.run or short[subject.name] > 1)
+        else subject
+        for place, subject in found
+    ]
+    for name, count in Counter(subject.name for subject in subjects).items():
+        if count > 1:
             raise PrimerError(f"Two of the models to compare are called {name!r}.", "Rename one of the folders.")
-    return found
+    return subjects
 
 
-def _in_folder(path: Path, *, several: bool) -> list[Subject]:
+def _in_folder(path: Path) -> list[Subject]:
     if (path / "recipe.yaml").is_file():
         recipe, run = load_recipe(path / "recipe.yaml"), RunFolder(path)
         for variant in recipe.variants:
             for name in recipe.model_names(variant):
                 run.require(f"eval/{name}")
-        return subjects_of_run(recipe, run, f"{path.resolve().name}/" if several else "")
+        return subjects_of_run(recipe, run)
     if (path / RESULTS).is_file():
         return [Subject(path.resolve().name, (path,))]
     found = sorted(folder.parent for folder in path.glob(f"eval/*/{RESULTS}"))

@@ -30,8 +30,8 @@ Kind = Literal["choice", "generation", "toxicity", "open"]
 # What `eval.suites` may name beside single suites.
 GROUPS = ("built-in", "benchmarks", "common-sense", "language", "multi-step", "safety")
 
-# Raised by hand where the way of asking changes so that kept answers no longer hold.
-_PROTOCOL = 1
+# Raised by hand where the way of asking or grading changes so that kept answers no longer hold.
+PROTOCOL = 1
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Suite:
 
     def mark(self) -> str:
         """Hash of all that says how it is asked, but for its rows."""
-        return fingerprint({"protocol": _PROTOCOL, "kind": self.kind, "form": self.form, "task": _plain(self.task)})
+        return fingerprint({"protocol": PROTOCOL, "kind": self.kind, "form": self.form, "task": _plain(self.task)})
 
     def missing(self) -> str:
         """Why it cannot run, where its file is not there."""
@@ -100,7 +100,6 @@ class Plan:
     Attributes:
         chosen: Suites that have data.
         skipped: Suites that were wanted and have no data, with the reason.
-        data: The folder of benchmark data, if one is named.
         material: Hashes of the rows' files and of the tasks, for `primer.run.Stage.material`.
     """
 
@@ -108,7 +107,6 @@ class Plan:
     skipped: tuple[dict[str, str], ...]
     settings: Eval
     seed: int
-    data: Path | None
     material: dict[str, str] = field(default_factory=dict)
 
     def rows(self, chosen: Chosen) -> list[dict[str, Any]]:
@@ -199,7 +197,7 @@ def make_plan(settings: Eval, seed: int, *, fetch: bool = True) -> Plan:
             chosen.append(found)
         else:
             skipped.append({"suite": suite.name, "reason": found})
-    return Plan(tuple(chosen), tuple(skipped), settings, seed, data, _material(chosen))
+    return Plan(tuple(chosen), tuple(skipped), settings, seed, _material(chosen))
 
 
 def find(suite: Suite, data: Path | None, *, hub: bool, fetch: bool) -> Chosen | str:
@@ -301,8 +299,9 @@ def _from_task(path: Path) -> Suite:
 
 
 def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a task decides the answers: not what the report calls it."""
-    return {key: value for key, value in task.items() if key not in ("metadata", "dataset_kwargs", "custom_dataset")}
+    """What of a task decides the answers and their grades: not what the report calls it."""
+    asked = {key: value for key, value in task.items() if key not in ("metadata", "dataset_kwargs", "custom_dataset")}
+    return asked | {"grader": task.get("metadata", {}).get("grader")}
 
 
 def _material(chosen: Sequence[Chosen]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,9 +41,12 @@ def eval_command(
     suite: Suites = None,
     limit: Limit = None,
     output: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="For the results of model directories.")
-    ] = _MODELS,
-    device: Annotated[str, typer.Option("--device", help="For model directories: auto, cpu or cuda.")] = "auto",
+        Path | None,
+        typer.Option("--output", metavar="DIR", help=f"For the results of model directories; {_MODELS} by default."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="For model directories: auto (the default), cpu or cuda.")
+    ] = None,
     suites: Annotated[bool, typer.Option("--suites", help="List the suites, their groups and protocols.")] = False,
 ) -> None:
     """Score models on every suite, and compare them on one page.
@@ -63,11 +68,16 @@ def eval_command(
     if any(target.suffix in _RECIPES for target in targets):
         if len(targets) > 1:
             raise PrimerError("`primer eval` takes one recipe at a time.", "Compare runs by: primer report A B")
+        if output or device:
+            raise PrimerError(
+                "--output and --device belong to model directories.", "With a recipe: --run, --set train.device=cuda."
+            )
         take_steps(steps(), targets[0], settings, run, data)
     elif run is not None:
         raise PrimerError("--run belongs to a recipe.", "Name the folder for models' results by --output.")
     else:
-        _eval_models(targets, settings, data, device, output)
+        settings += [f"train.device={json.dumps(device)}"] if device else []
+        _eval_models(targets, settings, data, output or _MODELS)
 
 
 def report_command(
@@ -85,7 +95,7 @@ def report_command(
     """Compare models on one page: a recipe's, to its end, or those of any runs.
 
     With a recipe: the whole experiment, as far as it is not done. With folders (runs/A runs/B, or what `primer eval
-    MODEL` has written): every model in them, on the items that all of them were asked; nothing is trained or asked.
+    MODEL` has written): every model in them, on the suites of which they were asked the same items; nothing is trained or asked.
 
     Examples: primer report recipes/demo.yaml; primer report runs/demo runs/demo-2 runs/models
     """
@@ -118,14 +128,14 @@ def _report(recipe: Recipe, run: RunFolder) -> None:
     _say_report(write_report(recipe, run))
 
 
-def _eval_models(models: Sequence[Path], settings: Sequence[str], data: Path | None, device: str, output: Path) -> None:
+def _eval_models(models: Sequence[Path], settings: Sequence[str], data: Path | None, output: Path) -> None:
     from eval.stages import evaluate_models
     from primer.recipe_file import load_recipe
     from primer.run import locked
 
     recipe = load_recipe(None, [*settings, *([f"eval.data={json.dumps(str(data))}"] if data else [])])
     with locked(output):
-        evaluate_models(models, recipe.eval, recipe.seed, device, output)
+        evaluate_models(models, recipe, output)
     _compare([output], output / "report")
 
 
@@ -136,7 +146,8 @@ def _compare(folders: Sequence[Path], output: Path) -> None:
 
     defaults = load_recipe(None)
     subjects = find_subjects(folders)
-    _say_report(write_comparison(subjects, output, defaults.seed, defaults.eval.bootstrap_samples))
+    command = shlex.join(["primer", *sys.argv[1:]])
+    _say_report(write_comparison(subjects, output, defaults.seed, defaults.eval.bootstrap_samples, command))
 
 
 def _say_report(path: Path) -> None:
@@ -152,11 +163,11 @@ def _list_suites() -> None:
     from rich.text import Text
 
     from eval.suites import all_suites
-    from primer.progress import console
+    from primer.progress import printer
 
     table = Table("suite", "groups", "shots", "what is scored", box=None, pad_edge=False)
     for suite in all_suites().values():
         twin = f"; twin of {suite.twin}" * (suite.twin is not None)
         cells = (suite.name, "\n".join(suite.groups()), str(suite.shots), suite.protocol + twin)
         table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    printer.print(table)

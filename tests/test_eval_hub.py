@@ -101,6 +101,18 @@ def test_a_data_set_that_is_not_there_is_a_reason_not_an_error(
     assert not list(caches.rglob("*.jsonl*"))
 
 
+def test_a_hub_that_fails_slowly_is_not_asked_for_the_next_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_obstacle", lambda: None)
+    monkeypatch.setattr(hub, "_troubles", [])
+    where = [{"path": str(tmp_path / name), "split": "validation"} for name in "abc"]
+    reasons = [hub.fetch_benchmark("piqa", where[0])]
+    monkeypatch.setattr(hub, "_SLOW", 0.0)
+    reasons += [hub.fetch_benchmark("piqa", one) for one in where[1:]]
+    assert reasons[0] != reasons[1] == reasons[2]
+
+
 def test_without_a_folder_and_a_hub_the_reason_names_both() -> None:
     suite = all_suites()["piqa"]
     assert find(suite, None, hub=False, fetch=False) == "no folder of benchmark data is named"

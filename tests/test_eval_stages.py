@@ -16,7 +16,9 @@ import pytest
 from tiny_phi import make_model
 from typer.testing import CliRunner
 
-from eval.stages import evaluate_variants
+from eval.measure import summary
+from eval.stages import evaluate_variants, say_left_out
+from eval.suites import make_plan
 from primer.cli import app
 from primer.documents import Document, write_corpus
 from primer.errors import PrimerError
@@ -135,6 +137,23 @@ def test_asking_for_more_asks_only_what_is_missing(folder: Path) -> None:
     assert (fewer["rows"], fewer["asked"]) == (3 + held_out, 0)
 
 
+def test_suites_without_data_share_a_line_where_they_share_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.delenv("PRIMER_EVAL_DATA", raising=False)
+    say_left_out(make_plan(Eval(suites=["boolq", "piqa"], hub=False), seed=0))
+    assert capsys.readouterr().err == "Left out: boolq, piqa: no folder of benchmark data is named.\n"
+    say_left_out(make_plan(Eval(suites=["boolq", "piqa"], hub=False, data=str(tmp_path)), seed=0))
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_what_a_part_asked_is_said_where_there_are_no_accuracies() -> None:
+    found = {"suites": [], "held_out": [], "toxicity": [{"set": "toxicity", "rows": 8}]}
+    assert summary({**found, "open": [{"set": "boundaries", "rows": 1}]}) == (
+        "8 sentences of toxicity; 1 answer to boundaries"
+    )
+
+
 def test_complete_evaluations_are_skipped_and_changed_data_is_evaluated_again(folder: Path, tmp_path: Path):
     data = tmp_path / "data"
     (data / "boolq").mkdir(parents=True)
@@ -174,7 +193,7 @@ def test_a_killed_evaluation_goes_on_where_it_was_and_writes_nothing_elsewhere(f
     command = [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path / "toy.yaml")]
     process = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
-    while not list(folder.glob("scores/*/science-*/*.parquet")):
+    while not list(folder.glob("scores/*/*/science-*/*.parquet")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -205,17 +224,31 @@ def test_models_from_anywhere_are_scored_compared_and_not_asked_twice(folder: Pa
     assert "two" in page
     results = json.loads((tmp_path / "scored/eval/two/results.json").read_text())
     assert [suite["suite"] for suite in results["suites"]] == ["science"]
+    assert len(list((tmp_path / "scored").glob("scores/torch/*/science-*"))) == 2
+
+
+def test_models_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
+    from eval.stages import _names
+
+    paths = [tmp_path / name for name in ("a/models/web", "b/models/web", "a/models/code", "web")]
+    for path in paths:
+        path.mkdir(parents=True)
+        (path / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "web")
+    names = _names([*paths, tmp_path / "link"])
+    assert names == ["a-models-web", "b-models-web", "code", f"{tmp_path.name}-web", "link"]
+    with pytest.raises(PrimerError, match="is named twice"):
+        _names([paths[0], tmp_path / "a/../a/models/web"])
 
 
 def test_what_is_no_model_and_what_is_called_alike_are_refused(folder: Path, tmp_path: Path) -> None:
     from eval.stages import evaluate_models
 
-    settings = Eval(suites=["science"])
     with pytest.raises(PrimerError, match="no model directory"):
-        evaluate_models([tmp_path], settings, 0, "cpu", tmp_path / "out")
+        evaluate_models([tmp_path], recipe(), tmp_path / "out")
     one = folder / "models" / "one"
-    with pytest.raises(PrimerError, match="are called"):
-        evaluate_models([one, one], settings, 0, "cpu", tmp_path / "out")
     wrong = [["eval"], ["eval", str(one), "--run", "x"], ["eval", "a.yaml", "b.yaml"], ["report", "a", "--run", "b"]]
+    wrong += [["eval", "a.yaml", "--device", "cpu"], ["eval", "a.yaml", "--output", "b"]]
+    wrong += [["eval", str(one), "--device", "tpu", "--output", str(tmp_path / "out")]]
     for command in wrong:
         assert isinstance(CliRunner().invoke(app, command).exception, PrimerError), command

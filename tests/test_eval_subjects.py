@@ -36,8 +36,11 @@ def test_results_of_models_from_elsewhere_are_found_together_or_one_by_one(tmp_p
         (tmp_path / "eval" / name / "results.json").write_text("{}")
     assert [subject.name for subject in find_subjects([tmp_path])] == ["a", "b"]
     assert find_subjects([tmp_path / "eval" / "b"])[0].scores == (tmp_path / "eval" / "b",)
-    with pytest.raises(PrimerError, match="are called 'b'"):
-        find_subjects([tmp_path, tmp_path / "eval" / "b"])
+    assert [subject.name for subject in find_subjects([tmp_path, tmp_path / "eval" / "b"])] == [
+        *("a", f"{tmp_path.name}/b", "b/b")
+    ]
+    with pytest.raises(PrimerError, match="is named twice"):
+        find_subjects([tmp_path, tmp_path / "eval" / ".."])
 
 
 def test_a_folder_without_an_evaluation_is_named(tmp_path: Path) -> None:

@@ -8,12 +8,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from eval.boundaries import prompts
+from eval.estimate import estimate_questions
+from eval.parts import suite_parts
 from eval.rows import FORMS, read_rows, sample_rows
 from eval.suites import ITEMS, TASKS, all_suites, make_plan, read_task
 from eval.task import ChoiceTask
+from primer.cli import app
 from primer.errors import PrimerError
-from primer.recipe import Eval
+from primer.recipe import Eval, Recipe
 from primer.sealed import SUFFIX
 
 BOOLQ = {"passage": "Snow -- it's cold.", "question": "is snow cold", "label": 1}
@@ -62,6 +67,8 @@ def test_a_task_that_changes_is_asked_anew_and_its_title_is_no_change() -> None:
     titled = {**suite.task, "metadata": {**suite.task["metadata"], "title": "Other"}}
     marks = [type(suite)(**{**vars(suite), "task": task}).mark() for task in (suite.task, titled, changed)]
     assert marks[0] == marks[1] != marks[2]
+    graded = {**suite.task, "metadata": {**suite.task["metadata"], "grader": "other"}}
+    assert type(suite)(**{**vars(suite), "task": graded}).mark() != suite.mark()
     assert len({suite.mark() for suite in all_suites().values() if suite.kind == "choice"}) < len(list(TASKS.iterdir()))
 
 
@@ -113,6 +120,39 @@ def test_an_unknown_suite_is_an_error_with_close_names() -> None:
         make_plan(Eval(suites=["sciense"]), seed=0)
     assert "Did you mean science" in caught.value.remedy
     assert "common-sense" in caught.value.remedy
+
+
+def test_a_seed_changes_the_task_only_where_answers_are_drawn() -> None:
+    def marks(seed: int, **settings: float) -> list[str]:
+        plan = make_plan(Eval.model_validate({"suites": ["functions"], "limit": 3, **settings}), seed)
+        return [part.task for part in suite_parts(plan)]
+
+    assert marks(0) == marks(1)
+    assert marks(0, temperature=0.5) != marks(1, temperature=0.5) != marks(1)
+
+
+def test_other_examples_or_a_raised_protocol_are_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mmlu").mkdir()
+    row = {"subject": "s", "question": "q", "choices": list("wxyz"), "answer": 0}
+    (tmp_path / "mmlu" / "test.jsonl").write_text(json.dumps(row))
+    marks = []
+    for question in ("first", "other"):
+        (tmp_path / "mmlu" / "dev.jsonl").write_text(json.dumps({**row, "question": question}))
+        plan = make_plan(Eval(suites=["mmlu"], data=str(tmp_path)), seed=0)
+        marks.append((suite_parts(plan)[0].task, plan.material["examples of mmlu"]))
+    assert all(first != other for first, other in zip(*marks, strict=True))
+    before = all_suites()["mmlu"].mark()
+    monkeypatch.setattr("eval.suites.PROTOCOL", -1)
+    assert all_suites()["mmlu"].mark() != before
+
+
+def test_an_estimate_counts_prompts_not_the_lines_of_their_file() -> None:
+    recipe = Recipe(name="x", eval=Eval(suites=["boundaries"]))
+    assert estimate_questions(recipe, {}).rows == len(prompts())
+
+
+def test_the_list_of_suites_can_be_piped() -> None:
+    assert "pronouns" in CliRunner().invoke(app, ["eval", "--suites"]).stdout
 
 
 def test_groups_name_suites(monkeypatch: pytest.MonkeyPatch) -> None:
