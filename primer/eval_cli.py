@@ -95,7 +95,8 @@ def report_command(
     """Compare models on one page: a recipe's, to its end, or those of any runs.
 
     With a recipe: the whole experiment, as far as it is not done. With folders (runs/A runs/B, or what `primer eval
-    MODEL` has written): every model in them, on the suites of which they were asked the same items; nothing is trained or asked.
+    MODEL` has written): every model in them, on the suites of which they were asked the same items; nothing is trained
+    or asked.
 
     Examples: primer report recipes/demo.yaml; primer report runs/demo runs/demo-2 runs/models
     """
