@@ -81,7 +81,7 @@ def load_tokenizer(folder: Path) -> Any:
     except Exception as error:  # damaged files surface as many types
         raise PrimerError(
             f"The tokenizer in {folder} cannot be loaded: {type(error).__name__}: {error}",
-            "Run `primer train` to make the model again, or copy it again.",
+            "Make or copy the model again.",
         ) from error
 
 

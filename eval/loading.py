@@ -58,7 +58,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[Any, Any]:
         PrimerError: If the directory holds no such model, or a damaged one.
     """
     if not (folder / "config.json").is_file():
-        raise PrimerError(f"{folder} is no model directory: it has no config.json.", "Run `primer train` to make it.")
+        raise PrimerError(f"{folder} is no model directory: it has no config.json.", "Name a folder in Hugging Face layout.")
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -73,7 +73,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[Any, Any]:
     except Exception as error:  # damaged files surface as many types: OSError, KeyError, SafetensorError, ...
         raise PrimerError(
             f"The model in {folder} cannot be loaded: {type(error).__name__}: {error}",
-            "Run `primer train` to make it again.",
+            "Make or copy the model again.",
         ) from error
     _check_weights(found["missing_keys"], folder)
     _check_tokens(tokenizer, model.get_input_embeddings().num_embeddings, folder)

@@ -280,7 +280,7 @@ def _parse(path: Path, form: type[Row], suite: str) -> Iterator[Row]:
     for number, line in _lines(path):
         try:
             data = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PrimerError(f"{path}, line {number}: not JSON: {error}", "Mend or remove the line.") from None
         if not isinstance(data, Mapping):
             raise PrimerError(f"{path}, line {number}: holds no table of keys.", "Write one JSON object a line.")

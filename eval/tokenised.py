@@ -68,7 +68,8 @@ class TokenisedModel(ABC):
 
         Raises:
             AnswerTooLongError: If a continuation alone is longer than the model's context.
-            PrimerError: If a continuation has no tokens of its own, or a log-likelihood is not a number.
+            CannotAskError: If a continuation has no tokens of its own.
+            PrimerError: If a log-likelihood is not a number.
         """
         queries = iter(self._queries([pair for row in rows for pair in row]))
         groups = [[next(queries) for _ in row] for row in rows]
@@ -118,8 +119,8 @@ class TokenisedModel(ABC):
         else:
             query = Query(tokens, len(tokens) - max(known, 1))
         if query.scored < 1:
-            raise PrimerError(
-                f"The answer {pair[1]!r} after {pair[0][-40:]!r} has no tokens of its own in this tokenizer.",
+            raise CannotAskError(
+                f"the answer {pair[1]!r} after {pair[0][-40:]!r} has no tokens of its own in this tokenizer",
                 "Leave the suite out, or mend the row.",
             )
         if query.scored > self.max_length:

@@ -5,13 +5,14 @@ What a command needs is imported inside it, so that `primer --help` answers at o
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -33,12 +34,11 @@ from primer.topics_cli import app as topics_app
 from primer.train_cli import train_command
 from primer.web_cli import app as web_app
 
-if TYPE_CHECKING:
-    pass
-
 # The exit status by which typer answers Ctrl-C, and the shell's own for SIGINT; and sysexits.h's for a failure that
 # nobody expected, which tells a supervisor that starting again may help.
 _INTERRUPTED, _UNEXPECTED = 130, 70
+
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _InOrder(TyperGroup):
@@ -167,10 +167,12 @@ def main() -> int:
             f"The Python package {error.name!r} is not installed.", "Run `make setup`: it installs what is missing."
         )
     except Exception as error:
-        if not disk_full(error):
-            traceback.print_exc()
-            return _UNEXPECTED
-        return _fail(f"The disk is full: {error}", "Free some space; the same command continues where it was.")
+        if disk_full(error):
+            return _fail(f"The disk is full: {error}", "Free some space; the same command continues where it was.")
+        if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+            return _fail(f"{error.filename}: {error.strerror}.", "Allow it, or choose another folder.")
+        traceback.print_exc()
+        return _UNEXPECTED
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:
             from train.heartbeat import FOLDER

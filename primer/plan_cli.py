@@ -133,6 +133,7 @@ def _evaluation(recipe: Recipe, characters: Mapping[SourceName, float], training
     seconds = START_SECONDS + a_model * models
     price = device.price / device.count if device.price is not None else None
     return {
+        "start": START_SECONDS,
         "asked": [asdict(part) for part in questions.asked],
         "without_data": questions.without_data,
         "rows": questions.rows,

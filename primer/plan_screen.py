@@ -241,7 +241,7 @@ def _evaluation(console: Console, found: Mapping[str, Any], plan: Mapping[str, A
     table.add_row("rows a model", amount(found["rows"]), escape(suites))
     held_out = sum(part["tokens"] for part in found["asked"] if part["rows"] is None)
     table.add_row("tokens a model", amount(found["tokens"]), f"{amount(held_out)} of them held-out text")
-    grounds = f"a start of 13.5 s, then at plan.cpu_gflops {plan['assumptions']['cpu_gflops']:g} a core"
+    grounds = f"a start of {found['start']:g} s, then at plan.cpu_gflops {plan['assumptions']['cpu_gflops']:g} a core"
     if found["dollars"] is not None:
         share = plan["assumptions"]["evaluation_utilisation"]
         grounds = f"{dollars(found['dollars'])}, at plan.evaluation_utilisation {share:.0%} of the peak"

@@ -251,7 +251,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+")
     except OSError as error:
-        raise PrimerError(f"{folder} cannot be written: {error}", "Choose another folder with --run.") from None
+        raise PrimerError(f"{folder} cannot be written: {error}", "Choose another folder.") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -261,7 +261,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
             if not wait:
                 raise PrimerError(
                     f"Another process (pid {holder}) is working in {folder}.",
-                    "Wait for it to end, or choose another folder with --run.",
+                    "Wait for it to end, or choose another folder.",
                 ) from None
             say(f"waiting for another process (pid {holder}) to finish its work in {folder}")
             fcntl.flock(lock, fcntl.LOCK_EX)

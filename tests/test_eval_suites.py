@@ -6,12 +6,15 @@ import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
 from eval.boundaries import prompts
+from eval.choice import ask_choice, choice_totals
 from eval.estimate import estimate_questions
+from eval.language_model import LanguageModel, RowScores
 from eval.parts import suite_parts
 from eval.rows import FORMS, read_rows, sample_rows
 from eval.suites import ITEMS, TASKS, all_suites, make_plan, read_task
@@ -144,6 +147,22 @@ def test_other_examples_or_a_raised_protocol_are_another_task(tmp_path: Path, mo
     before = all_suites()["mmlu"].mark()
     monkeypatch.setattr("eval.suites.PROTOCOL", -1)
     assert all_suites()["mmlu"].mark() != before
+
+
+def test_a_limit_of_a_plan_keeps_pairs_whole() -> None:
+    plan = make_plan(Eval(suites=["toxicity"], limit=7), seed=0)
+    assert set(Counter(row["pair"] for row in plan.rows(plan.chosen[0])).values()) == {2}
+
+
+def test_of_equal_answers_the_first_counts_and_chance_follows_their_number() -> None:
+    class Undecided:
+        def ask(self, rows: list[list[Any]], _progress: Any = None) -> list[RowScores]:
+            return [RowScores([(-1.0, False)] * len(row), cut=False) for row in rows]
+
+    rows = [{"id": str(n), "question": "q", "choices": ["a"] * n, "label": 0} for n in (2, 4)]
+    items = ask_choice(all_suites()["science"], (), rows, cast("LanguageModel", Undecided()))
+    assert [item["choice"] for item in items] == [0, 0]
+    assert choice_totals(all_suites()["science"], items)["chance"] == (1 / 2 + 1 / 4) / 2
 
 
 def test_an_estimate_counts_prompts_not_the_lines_of_their_file() -> None:

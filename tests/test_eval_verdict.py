@@ -208,7 +208,7 @@ def test_the_field_of_topics_that_gains_most_is_named_with_how_much():
 def test_suites_that_are_not_shared_are_told():
     x = np.arange(40) % 2
     _, verdict = told(scores("x", {"a": x, "b": x}), scores("y", {"a": x}))
-    assert "b (questions) is left out: no two models were asked the same items of it." in verdict.caveats
+    assert "b (questions): not compared: no two models were asked the same items." in verdict.caveats
     _, verdict = told(scores("x", {"a": x}), scores("y", {"b": x}))
     assert verdict.headline == "No suite of questions was asked of two models alike."
     assert told(scores("x", {}), scores("y", {}))[1].headline == "No suite of questions was run."

@@ -73,7 +73,7 @@ def test_the_demo_comes_out_as_it_was_measured(tmp_path: Path, monkeypatch: pyte
     assert sum(variant["seconds"] for variant in found["training"]["variants"]) == pytest.approx(62, rel=0.1)
     assert found["training"]["parameters"] == 3_680_256
     assert found["evaluation"]["seconds"] == pytest.approx(27, rel=0.3)
-    assert found["evaluation"]["rows"] == 430
+    assert found["evaluation"]["rows"] == 1098
     assert found["training"]["device"]["gpu"] is None
     assert found["totals"]["dollars"] == 0
     assert found["disk"]["models"] == pytest.approx(3 * 14_724_408, rel=0.01)
