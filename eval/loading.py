@@ -58,7 +58,9 @@ def load_model(folder: Path, device: torch.device) -> tuple[Any, Any]:
         PrimerError: If the directory holds no such model, or a damaged one.
     """
     if not (folder / "config.json").is_file():
-        raise PrimerError(f"{folder} is no model directory: it has no config.json.", "Name a folder in Hugging Face layout.")
+        raise PrimerError(
+            f"{folder} is no model directory: it has no config.json.", "Name a folder in Hugging Face layout."
+        )
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -114,3 +117,31 @@ def test_a_missing_package_is_named(repository: Path, tmp_path: Path):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
     assert_one_clear_message(result, "mwparserfromhell", "make setup")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "/there/scores: Permission denied."),
+        (errno.EROFS, "Read-only"),
+        (errno.ENOSPC, "The disk is full"),
+    ],
+)
+def test_what_the_system_forbids_is_one_line(
+    number: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from primer import cli
+
+    def refused() -> None:
+        raise OSError(number, os.strerror(number), "/there/scores")
+
+    monkeypatch.setattr(cli, "app", refused)
+    handlers = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        assert cli.main() == 1
+    finally:
+        for which, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(which, handler)
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said

@@ -13,10 +13,12 @@ import yaml
 from mock_endpoint import Endpoint, running
 from typer.testing import CliRunner, Result
 
+from primer.benchmarks import BUILT_IN_ITEMS
 from primer.cli import app
 from primer.documents import SPLITS, read_documents
 from primer.errors import PrimerError
 from primer.run import RunFolder
+from primer.sealed import read_items
 
 _LESSONS = [
     "Water expands when it freezes because its molecules form an open lattice of hydrogen bonds.",
@@ -149,7 +151,7 @@ def test_a_filter_that_is_none_is_named(recipe: Path, tmp_path: Path):
 
 
 def test_contaminated_passages_are_shown_beside_the_item(recipe: Path, tmp_path: Path):
-    items = (Path(__file__).parent.parent / "eval" / "items" / "science.jsonl").read_text(encoding="utf-8").splitlines()
+    items = read_items(BUILT_IN_ITEMS / "science.sealed").splitlines()
     asked = max((json.loads(line)["question"] for line in items), key=len)
     (tmp_path / "web.jsonl").write_text(
         "".join(json.dumps({"text": body}) + "\n" for body in (text(0), f"{text(2)} {asked} {text(4)}", text(6))),
