@@ -15,7 +15,7 @@ from primer.errors import PrimerError
 from primer.fingerprint import fingerprint
 from primer.progress import say
 from primer.recipe_file import load_recipe
-from primer.recipe_synth import Accept, Synth, Teacher
+from primer.recipe_synth import Synth, Teacher
 
 if TYPE_CHECKING:
     from eval.grades import Grading, OpenAnswer
@@ -62,7 +62,9 @@ def judge_answers(answers: Sequence[OpenAnswer], synth: Synth, home: Path) -> No
         PrimerError: If the judge cannot be used, gives no grade, or the budget is reached; what was graded is kept.
     """
     from eval.grades import Grading
+    from eval.judge import read_judgement
     from primer.run import locked
+    from synth.annotate_reply import Grader
     from synth.corpora import asker
     from synth.engine import generate
     from synth.plan import make_plan, open_journal
@@ -82,7 +84,7 @@ def judge_answers(answers: Sequence[OpenAnswer], synth: Synth, home: Path) -> No
             outcome = generate(
                 requests,
                 plan,
-                _Reader(synth.accept),
+                Grader(synth.accept, read_judgement),
                 journal,
                 asker(synth, home),
                 lambda attempt: _give(grading, attempt.unit.answer, attempt.document),
@@ -119,33 +121,6 @@ class _Request:
 
     def messages(self, replies: Sequence[str] = ()) -> Messages:  # noqa: ARG002 - one step has none before it
         return self.asked
-
-
-class _Reader:
-    """Judges the judge's replies, as `synth.accept.Judge` does texts: any that holds one clear grade will do."""
-
-    def __init__(self, rules: Accept) -> None:
-        self.rules = rules
-
-    def check(
-        self,
-        written: str,
-        finish_reason: str,
-        messages: Messages,  # noqa: ARG002 - these two are for judges of texts
-        language: str = "english",  # noqa: ARG002
-    ) -> tuple[str, str | None]:
-        from eval.judge import read_judgement
-
-        read = read_judgement(written)
-        if finish_reason == "content_filter":
-            return written, "content_filter"
-        if isinstance(read, str):
-            return written, "truncated" if finish_reason == "length" and read != "unclear_grade" else read
-        return written, None
-
-    def place(self, text: str, passage: str | None = None, *, joined: bool = False) -> str | None:  # noqa: ARG002
-        """Two answers may well bring the same reply."""
-        return None
 
 
 def _request(answer: OpenAnswer) -> _Request:

@@ -102,7 +102,7 @@ def build_labels(
             labels.setdefault(attempt.unit.number, []).append(label)
 
         view = View(run / "progress.json")
-        outcome = generate(requests, plan, Grader(synth.accept), journal, ask, accept, view, title=title)
+        outcome = generate(requests, plan, Grader(synth.accept, read_label), journal, ask, accept, view, title=title)
         for reason, count in (outcome.rejected + outcome.failed).most_common(3):
             say(f"  [yellow]{count:,d} requests without a score:[/] {escape(reason.replace('_', ' '))}")
         if not labels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from primer.recipe_synth import Accept
@@ -38,14 +39,15 @@ class Label:
 
 
 class Grader:
-    """Judges replies to a rubric, as `synth.accept.Judge` does texts: any that holds one clear score will do.
+    """Judges replies to a rubric, as `synth.accept.Judge` does texts: any that can be read will do.
 
     Args:
-        rules: The recipe's section, for how often a reply without a score is asked for again.
+        rules: The recipe's section, for how often a reply that cannot be read is asked for again.
+        read: What a reply says, or why it cannot be read, as text.
     """
 
-    def __init__(self, rules: Accept) -> None:
-        self.rules = rules
+    def __init__(self, rules: Accept, read: Callable[[str], object]) -> None:
+        self.rules, self._read = rules, read
 
     def check(
         self,
@@ -54,14 +56,15 @@ class Grader:
         messages: Messages,  # noqa: ARG002 - these two are for judges of texts
         language: str = "english",  # noqa: ARG002
     ) -> tuple[str, str | None]:
-        """The reply, and why it holds no score, if it does not; see `synth.accept.Judge.check`."""
+        """The reply, and why it cannot be read, if it cannot; see `synth.accept.Judge.check`."""
         text = tidy(written)
         if finish_reason == "content_filter":
             return text, "content_filter"
-        label = read_label(text)
-        if isinstance(label, Label):
+        found = self._read(text)
+        if not isinstance(found, str):
             return text, None
-        return text, "truncated" if label == "no_score" and finish_reason == "length" else label
+        nothing = found == "empty" or found.startswith("no_")
+        return text, "truncated" if finish_reason == "length" and nothing else found
 
     def place(self, text: str, passage: str | None = None, *, joined: bool = False) -> str | None:  # noqa: ARG002
         """Two texts may well bring the same reply."""

@@ -24,10 +24,12 @@ from typer.testing import CliRunner, Result
 
 from eval.boundaries import prompts
 from eval.grades import gradings
+from eval.judge import read_judgement
 from primer.errors import PrimerError
 from primer.grade_cli import grade_command
-from primer.judge_cli import _Reader, judge_section
+from primer.judge_cli import judge_section
 from primer.run import locked
+from synth.annotate_reply import Grader
 
 APP = typer.Typer()
 APP.command()(grade_command)
@@ -165,7 +167,7 @@ def test_a_judge_is_asked_for_its_likeliest_whole_reply(tmp_path: Path):
     (tmp_path / "judged.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     section = judge_section(str(tmp_path / "judged.yaml"), [])
     assert (section.sampling.temperature, section.sampling.top_p, section.accept.truncated) == (0.0, 1.0, "drop")
-    reader = _Reader(section.accept)
+    reader = Grader(section.accept, read_judgement)
     for reply, end, why in [
         ("Grade: fail", "length", None),
         ("Reason: It", "length", "truncated"),

@@ -158,7 +158,7 @@ def test_no_score_is_made_up_where_none_or_more_than_one_is_given(reply: str, wh
 
 
 def test_a_reply_cut_short_counts_if_its_score_is_there():
-    grader = Grader(Accept())
+    grader = Grader(Accept(), read_label)
     assert grader.check("Score: 2\nReason: It tel", "length", [])[1] is None
     assert grader.check("Reason: It tells of a jour", "length", [])[1] == "truncated"
     assert grader.check("Reason: Fine.\nScore: 2", "content_filter", [])[1] == "content_filter"
