@@ -61,7 +61,7 @@ def command(*arguments: str, columns: int = 100) -> str:
 
 def test_the_demo_comes_out_as_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # docs/LOG.md and the manifests of that run: two cores, 313 units, 320 requests, 606 s of generating, 62 s of
-    # training, 27 s of evaluating.
+    # training. Evaluating took 29 s of another run, on the same cores.
     monkeypatch.delenv("PRIMER_EVAL_DATA", raising=False)
     found = plan(shipped("demo", "synth.teacher.threads=2", "train.threads=2"), tmp_path)
     work = found["generation"]["work"]
@@ -72,7 +72,7 @@ def test_the_demo_comes_out_as_it_was_measured(tmp_path: Path, monkeypatch: pyte
     assert found["generation"]["seconds"] == pytest.approx(606, rel=0.15)
     assert sum(variant["seconds"] for variant in found["training"]["variants"]) == pytest.approx(62, rel=0.1)
     assert found["training"]["parameters"] == 3_680_256
-    assert found["evaluation"]["seconds"] == pytest.approx(27, rel=0.3)
+    assert found["evaluation"]["seconds"] == pytest.approx(29, rel=0.3)
     assert found["evaluation"]["rows"] == 1098
     assert found["training"]["device"]["gpu"] is None
     assert found["totals"]["dollars"] == 0
