@@ -93,12 +93,11 @@ def generation_totals(suite: Suite, items: Sequence[Mapping[str, Any]], temperat
         suite.protocol,
         f"{samples} at temperature {drawn:g}, top-p {_TOP_P:g}" if drawn else "greedy",
         f"at most {limits['max_gen_toks']} tokens or half of the context",
-        f"{rows:,} rows",
     ]
     if grader in _PROGRAMS:
-        notes.insert(-1, f"programs may take {programs.SECONDS:g} CPU seconds and {programs.MEMORY_MIB:,} MiB")
+        notes.append(f"programs may take {programs.SECONDS:g} CPU seconds and {programs.MEMORY_MIB:,} MiB")
     if cut:
-        notes.append(f"{cut:,} of them with a prompt shortened to fit, by examples first")
+        notes.append(f"{cut:,} prompts shortened to fit, by examples first")
     totals = {
         "acc": sum(item["acc"] for item in items) / rows,
         "metric": "pass@1" if grader in _SAMPLED else "exact_match",

@@ -120,7 +120,8 @@ def _about(
     totals: Callable[[Suite, Sequence[Item]], dict[str, Any]],
     items: Sequence[Item],
 ) -> dict[str, Any]:
-    split = "built-in items" if suite.origin == "built-in" else f"{chosen.path.stem} split"
+    name = {"val": "validation"}.get(chosen.path.stem, chosen.path.stem)
+    split = "built-in items" if suite.origin == "built-in" else f"{name} split"
     found = totals(suite, items)
     return {
         "suite": suite.name,

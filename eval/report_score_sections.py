@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from eval import grade_tables, run_tables, score_tables
 from eval.charts import Axis, Row, dot_chart
 from eval.comparison import Accuracy, Comparison, Fields
+from eval.fields import FEWEST_TOPICS
 from eval.report_material import Material
 from eval.report_page import Block, Details, Figure, Grid, Heading, Points, Section, Terms, Words, section
 from eval.statistics import Estimate
@@ -110,8 +111,16 @@ def held_out(material: Material) -> Section | None:
 def fields(material: Material) -> Section | None:
     """Where the gain comes from, by field of topics."""
     c = material.comparison
-    if c.fields is None or not c.fields.rows:
+    textbooks = next((text for text in c.held_out if text.source == "synthetic"), None)
+    if textbooks is None or len(c.variants) < 2:
         return None
+    title = ("fields", "Where the gain comes from", "Fields")
+    if c.fields is None:
+        few = (
+            f"No two fields have {FEWEST_TOPICS} topics each among the {textbooks.documents:,} held-out textbooks: too "
+            "few to say in which fields a variant gains."
+        )
+        return section(*title, [Words(few)])
     found = c.fields
     ordered = sorted(found.rows, key=lambda row: -_most(c, found, row.name))
     rows = [Row(r.name.replace("-", " "), f"{r.documents:,} documents", 0.0, _gains(c, found, r.name)) for r in ordered]
@@ -123,9 +132,7 @@ def fields(material: Material) -> Section | None:
         f"In one row, because they have few topics: {', '.join(found.merged)}." if found.merged else "",
     ]
     return section(
-        "fields",
-        "Where the gain comes from",
-        "Fields",
+        *title,
         [
             Words(
                 f"The held-out textbooks by field of their topics: how many bits per byte a variant needs less than "

@@ -309,7 +309,7 @@ def test_examples_that_do_not_fit_are_left_out_and_it_is_said():
     assert model.prompts[0].endswith("\n\nQuestion: What is 9 * 2?\nAnswer:")
     assert model.prompts[1] == f"Question: {long['question']}\nAnswer:"
     assert [item["cut"] for item in items] == [True, True]
-    assert "2 of them with a prompt shortened to fit, by examples first" in generation_totals(suite, items)["protocol"]
+    assert "2 prompts shortened to fit, by examples first" in generation_totals(suite, items)["protocol"]
     roomy = Canned(["18"], ["18"])
     assert [item["cut"] for item in ask("gsm8k_words", [SUM, long], roomy)] == [False, False]
     assert roomy.prompts[0] == prompt_text(suite, SUM, examples)

@@ -11,14 +11,16 @@ import pytest
 from html_page import Page, assert_self_contained, numbers_of, rows_of
 from report_fixture import Scene, build_run, make_recipe
 
-from eval import grade_tables, run_facts, run_tables, score_tables
+from eval import grade_tables, report_score_sections, run_facts, run_tables, score_tables
 from eval.boundaries import Grade
 from eval.comparison import Comparison, Detectable, HeldOut, Toxicity
 from eval.grading import PHI_15, Agreement, GraderSummary, GradingSummary, PassTest, VariantGrades
 from eval.quoted import read_quoted
 from eval.report import write_report
-from eval.report_page import Grid
+from eval.report_material import gather
+from eval.report_page import Grid, Words
 from eval.statistics import Estimate
+from eval.subjects import subjects_of_run
 from eval.suites import all_suites
 from eval.tables import Cell, signed, signed_points
 from primer.run import Manifest, RunFolder
@@ -198,6 +200,21 @@ def test_gaps_to_fresh_twins_and_gains_by_field_have_charts_and_tables(finished:
     assert row[1].startswith(f"{-difference['estimate']['value']:+.3f}".replace("-", "−"))
     for anchor in ("gaps-chart-wide", "fields-chart-wide"):
         assert f'aria-labelledby="{anchor}-t' in html
+
+
+def test_too_few_textbooks_for_any_field_are_said(finished: tuple[str, RunFolder, Scene]):
+    _, run, scene = finished
+    material = gather(subjects_of_run(scene.recipe, run), 1, 100)
+    assert material.comparison.fields is not None
+    bare = replace(material, comparison=replace(material.comparison, fields=None))
+    found = report_score_sections.fields(bare)
+    assert found is not None
+    (words,) = found.blocks
+    assert isinstance(words, Words)
+    textbooks = next(text.documents for text in bare.comparison.held_out if text.source == "synthetic")
+    assert f"No two fields have 5 topics each among the {textbooks} held-out textbooks" in words.text
+    without = [text for text in bare.comparison.held_out if text.source != "synthetic"]
+    assert report_score_sections.fields(replace(bare, comparison=replace(bare.comparison, held_out=without))) is None
 
 
 def test_the_loss_along_training_is_drawn_by_source_with_its_numbers_behind(finished: tuple[str, RunFolder, Scene]):
