@@ -125,11 +125,24 @@ def _strike(folder: Path) -> None:
             if beat is None or beat.pid == before or beat.step < step:
                 continue
             os.kill(beat.pid, number)
-            # While it saves it may be silent for long: a hang is to be in the midst of a step.
-            if number == signal.SIGKILL or read_heartbeats(folder)[0].phase == "training":
+            training = read_heartbeats(folder)[0].phase == "training"
+            if number == signal.SIGKILL or (training and _ended(beat.pid)):
                 break
+            # While it saves, or before its supervisor has seen two steps of it, it may be silent for long.
             os.kill(beat.pid, signal.SIGCONT)
+            step = beat.step + 1
         before = beat.pid
+
+
+def _ended(process: int) -> bool:
+    """Whether a process is gone within twice the silence that is a hang."""
+    for _ in range(60):
+        time.sleep(0.1)
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+    return False
 
 
 def test_killed_and_hung_under_a_supervisor_the_weights_are_the_same_to_the_bit(
