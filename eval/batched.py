@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from eval.language_model import Progress, Writing
+from eval.loading import end_tokens
 from primer.errors import PrimerError
 
 # Tokens of a batch, those to be written among them: on a CPU what stays near the caches, on a GPU 26 GB of keys and
@@ -135,7 +136,7 @@ class _Writer:
         known = inspect.signature(getattr(model, "forward", model)).parameters
         several = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
         self._optional = {name for name in ("position_ids", "logits_to_keep") if name in known or several}
-        self._ends = torch.tensor(sorted(_end_tokens(model, tokenizer)), dtype=torch.long, device=self.device)
+        self._ends = torch.tensor(sorted(end_tokens(model, tokenizer)), dtype=torch.long, device=self.device)
         # A stop text ends among the newest tokens, each of which is a byte at least.
         self._tail = max((len(stop.encode()) for stop in writing.stops), default=0) + 1
 
@@ -233,14 +234,6 @@ class _Writer:
     def _decode(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens that end a text: the tokenizer's, and what the model's own settings name (one or several)."""
-    settings = getattr(model, "generation_config", None) or model.config
-    named = getattr(settings, "eos_token_id", None)
-    several = named if isinstance(named, list | tuple) else [named]
-    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
 
 
 def _uniform(writing: Writing, prompt: str, sample: int) -> torch.Tensor:

@@ -57,19 +57,26 @@ def write_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
                 f"{path}: the item {item.get('item')!r} of {item.get('suite')!r} has the unknown {unknown}.",
                 f"The columns are {', '.join(ITEM_SCHEMA.names)}.",
             )
+    try:
+        write_table(path, pa.Table.from_pylist([dict(item) for item in items], schema=ITEM_SCHEMA))
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise PrimerError(
+            f"{path}: an item does not fit its columns: {error}.", "ITEM_SCHEMA in eval/item_files.py has their types."
+        ) from None
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet, whole or not at all."""
     temporary = path.with_name(f"{path.name}.part")
     try:
-        table = pa.Table.from_pylist([dict(item) for item in items], schema=ITEM_SCHEMA)
         with temporary.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        temporary.replace(path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        raise PrimerError(
-            f"{path}: an item does not fit its columns: {error}.", "ITEM_SCHEMA in eval/item_files.py has their types."
-        ) from None
-    temporary.replace(path)
+        raise
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:

@@ -93,6 +93,14 @@ def context_length(config: Any, tokenizer: Any) -> int:
     return int(length) if length and length < 10**29 else 2048  # the tokenizer's is 10^30 where it says nothing
 
 
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Tokens that end a text: the tokenizer's, and what the model's own settings name (one or several)."""
+    settings = getattr(model, "generation_config", None) or model.config
+    named = getattr(settings, "eos_token_id", None)
+    several = named if isinstance(named, list | tuple) else [named]
+    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
+
+
 class TransformersDecoder:
     """A model of transformers as `eval.scoring` uses it (see `eval.scoring.Decoder`).
 

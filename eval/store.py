@@ -7,7 +7,6 @@ under the same name is asked again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.markup import escape
 
-from eval.item_files import ITEM_SCHEMA
+from eval.item_files import ITEM_SCHEMA, write_table
 from primer.fingerprint import file_hash, fingerprint
 from primer.progress import say
 
@@ -100,12 +99,7 @@ class Answers:
     def _write(self, kept: Mapping[str, tuple[str, Item]], number: int) -> Path:
         rows = [{"weights": self._weights, "task": self._task, "row": row, **item} for row, item in kept.values()]
         path = self._folder / f"{number:06d}.parquet"
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
-            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
         return path
 
     def _read(self, path: Path) -> dict[str, tuple[str, Item]]:

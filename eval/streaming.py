@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eval.loading import end_tokens
 from primer.errors import PrimerError
 
 
@@ -53,7 +54,7 @@ class Writer:
     def __init__(self, model: Any, tokenizer: Any, seed: int) -> None:
         self._model, self._tokenizer = model, tokenizer
         self.context = _context(model, tokenizer)
-        self._ends = _end_tokens(model, tokenizer)
+        self._ends = end_tokens(model, tokenizer)
         self._generator = torch.Generator()  # on the CPU, where it draws the same for every device
         self.reseed(seed)
 
@@ -131,12 +132,6 @@ def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> i
     before = probabilities.cumsum(-1) - probabilities
     probabilities[1:][before[1:] >= sampling.top_p] = 0  # the likeliest always stays
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens that end a text: the tokenizer's, and those that the model's settings name beside it."""
-    named = model.generation_config.eos_token_id
-    return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
 
 
 def _context(model: Any, tokenizer: Any) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hostile_programs import CHECKED, PROGRAMS, Hostile
+from hostile_verdicts import VERDICTS
 
 import primer.sandbox
 from primer.errors import PrimerError
@@ -56,7 +57,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         victim.kill()
 
 
-@pytest.mark.parametrize("hostile", PROGRAMS, ids=lambda hostile: hostile.name)
+@pytest.mark.parametrize("hostile", [*PROGRAMS, *VERDICTS], ids=lambda hostile: hostile.name)
 def test_a_hostile_program_is_contained_and_never_passes(place: Place, hostile: Hostile):
     program = hostile.program(str(place.canary), place.victim.pid)
     seconds = 0.2 if "timeout" in hostile.ends else 5.0
